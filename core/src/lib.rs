@@ -1,0 +1,20 @@
+//! Everything SmartEdit computes, written once.
+//!
+//! - [`engine`]: the tensor operations a backend supplies; [`weights`]: name-scoped access to a checkpoint.
+//! - [`networks`]: CLIP, LLaMA, QFormer, BIM, UNet and VAE, generic over the engine.
+//! - [`stage`]: a network behind named host tensors, the seam between pipelines and backends.
+//! - [`diffusion`] and [`decoding`]: the two loops as state machines without I/O.
+//! - [`pipeline`]: SmartEdit and InstructPix2Pix as compositions of stages and loops.
+//! - [`text`], [`picture`]: tokenizers, prompt template, image reading and preprocessing.
+//! - [`model`]: the model directory, checkpoint reading and conversion.
+
+pub mod diffusion;
+pub mod engine;
+pub mod model;
+pub mod networks;
+pub mod picture;
+pub mod pipeline;
+pub mod stage;
+pub mod tensor;
+pub mod text;
+pub mod weights;

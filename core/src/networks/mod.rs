@@ -1,0 +1,1 @@
+//! The networks, each in a file named after it, generic over the engine.

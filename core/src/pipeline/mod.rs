@@ -1,0 +1,13 @@
+//! Pipelines: stages and loops composed into an edit.
+//!
+//! An [`Edit`] is a state machine: every [`Edit::advance`] does one bounded unit of work (one stage, one token,
+//! one denoising step) and says what it did. Whoever drives it decides between any two units whether to go on,
+//! which is how cancellation, deadlines and scheduling across requests work without this module knowing them.
+
+mod edit;
+mod model;
+mod request;
+
+pub use edit::{Edit, EditOutput, Progress};
+pub use model::{Model, ModelError};
+pub use request::{EditError, EditOptions, EditRequest, ImageTokens, Resize};

@@ -1,0 +1,207 @@
+//! A stage: one network behind named host tensors, the seam between pipelines and backends.
+//!
+//! | stage | inputs | outputs |
+//! | --- | --- | --- |
+//! | vision encoder | `pixel_values [1, 3, s, s]` | `image_features [1, p, e]` |
+//! | language model | `input_ids [1, n]`; optional `image_features [1, p, e]` with `image_position [1]`; optional `cache_length [1]`; optional `logits_from [1]` | `hidden_states [1, m, h]`, `logits [1, l, v]` |
+//! | connector | `image_states [1, 32, h]`, `image_features [1, p, e]` | `prompt_embeds [1, q, c]`; with BIM also `image_feature [1, c0, g, g]` |
+//! | text encoder | `input_ids [b, 77]` | `hidden_states [b, 77, c]` |
+//! | VAE encoder | `image [1, 3, h, w]` in −1…1 | `latents [1, 4, h/8, w/8]`, the mean, unscaled |
+//! | denoiser | once: `prompt_embeds [b, q, c]`, optional `image_feature [1, c0, g, g]`; each step: `sample [b, 8, h, w]`, `timestep [b]` | `noise_prediction [b, 4, h, w]` |
+//! | VAE decoder | `latents [1, 4, h, w]`, unscaled | `image [1, 3, 8h, 8w]`, about −1…1 |
+//!
+//! The language model's session keeps the keys and values of everything it was fed; `cache_length` first cuts
+//! that cache back to a length. The features stand in the sequence before the token `image_position`.
+//! `logits_from` (default 0) is the first of the fed positions whose logits are wanted. The denoiser's session
+//! keeps what depends on the conditioning alone; a call may give the conditioning, a step, or both.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{EngineError, Precision};
+use crate::model::NetworkConfig;
+use crate::tensor::{Tensors, TensorsError};
+use crate::weights::{WeightFile, WeightsError};
+
+/// What a stage does in a pipeline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StageKind {
+    /// CLIP vision tower.
+    VisionEncoder,
+    /// LLaMA with the vision projector.
+    LanguageModel,
+    /// QFormer and BIM, or one of the paper's ablations of BIM.
+    Connector,
+    /// CLIP text encoder.
+    TextEncoder,
+    /// Image to latents.
+    VaeEncoder,
+    /// UNet.
+    Denoiser,
+    /// Latents to image.
+    VaeDecoder,
+}
+
+impl StageKind {
+    /// Every stage, in the order in which a pipeline meets them.
+    pub const ALL: [Self; 7] = [
+        Self::VisionEncoder,
+        Self::LanguageModel,
+        Self::Connector,
+        Self::TextEncoder,
+        Self::VaeEncoder,
+        Self::Denoiser,
+        Self::VaeDecoder,
+    ];
+
+    /// The name used in configuration, files and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VisionEncoder => "vision_encoder",
+            Self::LanguageModel => "language_model",
+            Self::Connector => "connector",
+            Self::TextEncoder => "text_encoder",
+            Self::VaeEncoder => "vae_encoder",
+            Self::Denoiser => "denoiser",
+            Self::VaeDecoder => "vae_decoder",
+        }
+    }
+}
+
+impl fmt::Display for StageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Where and how a stage is computed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StageOptions {
+    /// `cpu`, `cuda:N` or `metal:N`.
+    pub device: String,
+    /// Element type of weights and activations.
+    pub precision: Precision,
+}
+
+impl Default for StageOptions {
+    fn default() -> Self {
+        Self { device: "cpu".to_owned(), precision: Precision::F32 }
+    }
+}
+
+/// What computes a stage, as reported to users.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StageInfo {
+    /// The stage.
+    pub kind: StageKind,
+    /// The engine's name in configuration.
+    pub engine: &'static str,
+    /// The device that really computes it.
+    pub device: String,
+    /// Element type of weights and activations.
+    pub precision: Precision,
+    /// Bytes of the stage's parameters in its weight file.
+    pub weight_bytes: u64,
+}
+
+/// A stage failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// The inputs do not fit the stage.
+    #[error("{stage}: {source}")]
+    Tensors {
+        /// The stage.
+        stage: StageKind,
+        /// What is missing or of the wrong type.
+        source: TensorsError,
+    },
+    /// An input has a shape or value that the stage cannot take.
+    #[error("{stage}: input `{input}` {message}")]
+    Input {
+        /// The stage.
+        stage: StageKind,
+        /// The input's name.
+        input: &'static str,
+        /// What is wrong with it, and what is needed.
+        message: String,
+    },
+    /// An operation failed on the engine.
+    #[error("{stage}: {source}")]
+    Engine {
+        /// The stage.
+        stage: StageKind,
+        /// The operation and the reason.
+        source: EngineError,
+    },
+    /// The output holds NaN or infinite values.
+    #[error("{stage}: output `{output}` holds {count} values that are not finite")]
+    NotFinite {
+        /// The stage.
+        stage: StageKind,
+        /// The output's name.
+        output: String,
+        /// How many.
+        count: usize,
+    },
+}
+
+/// A stage cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The engine, its device or its precision cannot be had here.
+    #[error("engine `{engine}` cannot run {stage}: {reason}; {remedy}")]
+    Unavailable {
+        /// The engine's name.
+        engine: &'static str,
+        /// The stage that was to run on it.
+        stage: StageKind,
+        /// Why not.
+        reason: String,
+        /// What to install or change.
+        remedy: String,
+    },
+    /// The parameters do not fit.
+    #[error("{stage}: {source}")]
+    Weights {
+        /// The stage.
+        stage: StageKind,
+        /// The tensor and the reason.
+        source: WeightsError,
+    },
+}
+
+/// A loaded network: immutable, shared by all requests.
+pub trait Stage: Send + Sync {
+    /// What computes the stage.
+    fn info(&self) -> &StageInfo;
+
+    /// Opens a session: the mutable state of one request.
+    fn session(&self) -> Box<dyn Session>;
+}
+
+/// The state of one request in a stage.
+pub trait Session: Send {
+    /// Runs the stage once.
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError>;
+}
+
+/// An engine as the server sees it: it turns weights into stages.
+pub trait Backend: Send + Sync {
+    /// The name used in configuration.
+    fn name(&self) -> &'static str;
+
+    /// Whether the device and precision can be had here.
+    fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError>;
+
+    /// Loads the network that `config` describes from `weights`.
+    fn load(
+        &self,
+        config: &NetworkConfig,
+        weights: &WeightFile,
+        options: &StageOptions,
+    ) -> Result<Arc<dyn Stage>, LoadError>;
+}
