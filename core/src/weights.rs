@@ -114,9 +114,7 @@ impl WeightView {
     pub fn to_f32(&self) -> Vec<f32> {
         let bytes = self.bytes();
         match self.dtype {
-            Dtype::F16 => {
-                bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()
-            }
+            Dtype::F16 => bytes.as_chunks::<2>().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
             Dtype::BF16 => {
                 bytes.as_chunks::<2>().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect()
             }
@@ -268,9 +266,7 @@ impl<'a, E: Engine> EngineWeights<'a, E> {
 impl<E: Engine> WeightSource<E::Tensor> for EngineWeights<'_, E> {
     fn parameter(&self, name: &str, shape: &[usize]) -> Result<E::Tensor> {
         let view = self.file.view(name, shape)?;
-        self.engine
-            .parameter(view)
-            .map_err(|source| WeightsError::Engine { name: name.to_owned(), source })
+        self.engine.parameter(view).map_err(|source| WeightsError::Engine { name: name.to_owned(), source })
     }
 
     fn host(&self, name: &str, shape: &[usize]) -> Result<ArrayD<f32>> {
@@ -289,9 +285,7 @@ pub struct Manifest(RefCell<Vec<(String, Vec<usize>)>>);
 
 impl Manifest {
     /// The parameters that `build` asks for: names and shapes.
-    pub fn of<N>(
-        build: impl FnOnce(&Weights<'_, ()>) -> Result<N>,
-    ) -> Result<Vec<(String, Vec<usize>)>> {
+    pub fn of<N>(build: impl FnOnce(&Weights<'_, ()>) -> Result<N>) -> Result<Vec<(String, Vec<usize>)>> {
         let manifest = Self::default();
         build(&Weights::root(&manifest))?;
         Ok(manifest.0.into_inner())
