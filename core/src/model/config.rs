@@ -33,6 +33,9 @@ pub struct ModelConfig {
     pub defaults: EditDefaults,
     /// Digest and size of every other file of the directory.
     pub files: BTreeMap<String, FileDigest>,
+    /// What the model was made from: role and name of each source.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, String>,
 }
 
 /// How stages are composed.
