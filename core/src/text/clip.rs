@@ -15,7 +15,8 @@ use super::pieces::{Literal, Piece, cut};
 use super::{Cleanup, TextError};
 
 /// CLIP's words: the two control tokens, English clitics, runs of letters, single digits, runs of other signs.
-const WORDS: &str = r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+const WORDS: &str =
+    r"(?i)<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
 /// Control tokens that the pattern keeps whole.
 const WHOLE: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
@@ -49,9 +50,7 @@ struct SpecialTokens {
 #[serde(untagged)]
 enum SpecialToken {
     Text(String),
-    Added {
-        content: String,
-    },
+    Added { content: String },
 }
 
 impl SpecialToken {
@@ -85,24 +84,23 @@ impl ClipTokenizer {
         let merges = parse_merges(&read_text(merges_path)?).map_err(|e| file_error(merges_path, e))?;
 
         let mut literals: Vec<Literal> = Vec::new();
-        let mut special = |token: &Option<SpecialToken>, default: &str| {
+        let mut special = |token: &Option<SpecialToken>, default: &str, is_padding: bool| {
             let text = token.as_ref().map_or(default, SpecialToken::text);
             let id = *vocab
                 .get(text)
                 .ok_or_else(|| file_error(vocab_path, format!("control token {text:?} is missing")))?;
             if literals.iter().all(|literal| literal.text != text) {
-                // transformers lets a token that is written as a mere string strip the white space around it;
-                // CLIP's padding is, unless another role gives the same token in full.
-                let strips = token.is_some() && matches!(token, Some(SpecialToken::Text(_)))
-                    && text != WHOLE[1];
+                // transformers makes full tokens of the other three even where the file holds a mere string; a
+                // mere string takes the white space around it.
+                let strips = is_padding && matches!(token, Some(SpecialToken::Text(_)));
                 literals.push(Literal { text: text.to_owned(), id, strips });
             }
             Ok::<_, TextError>((text.to_owned(), id))
         };
-        let (_, bos) = special(&specials.bos_token, WHOLE[0])?;
-        let (_, eos) = special(&specials.eos_token, WHOLE[1])?;
-        let (unk_text, unk) = special(&specials.unk_token, WHOLE[1])?;
-        let (_, pad) = special(&specials.pad_token, WHOLE[1])?;
+        let (_, bos) = special(&specials.bos_token, WHOLE[0], false)?;
+        let (_, eos) = special(&specials.eos_token, WHOLE[1], false)?;
+        let (unk_text, unk) = special(&specials.unk_token, WHOLE[1], false)?;
+        let (_, pad) = special(&specials.pad_token, WHOLE[1], true)?;
 
         let bpe = BPE::builder()
             .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges)
@@ -111,9 +109,8 @@ impl ClipTokenizer {
             .cache_capacity(0)
             .build()
             .map_err(|e| file_error(merges_path, e))?;
-        let words =
-            Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)
-                .map_err(|e| TextError::Encode(e.to_string()))?;
+        let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)
+            .map_err(|e| TextError::Encode(e.to_string()))?;
         let bytes = ByteLevel::new(false, false, false);
         Ok(Self { bpe, words, bytes, literals, bos, eos, pad, unk, cleanup: Cleanup::default() })
     }

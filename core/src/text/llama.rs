@@ -9,10 +9,10 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::{Model as _, NormalizedString, Normalizer as _, Tokenizer};
 
+use super::TextError;
 use super::file::{file_error, read};
 use super::pieces::{Literal, Piece, Segment, cut, join};
 use super::sentencepiece::{Normalizer, SPACE, SentencePiece};
-use super::TextError;
 use crate::model::IMAGE_TOKENS;
 
 /// Ids of the tokens that have a meaning of their own. They depend on the size of the base vocabulary.

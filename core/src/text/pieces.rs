@@ -98,8 +98,7 @@ mod tests {
     use super::*;
 
     fn literals() -> Vec<Literal> {
-        let literal =
-            |text: &str, id, strips| Literal { text: text.to_owned(), id, strips };
+        let literal = |text: &str, id, strips| Literal { text: text.to_owned(), id, strips };
         vec![literal("<a>", 1, true), literal("<a><b>", 2, true), literal("</s>", 3, false)]
     }
 
@@ -107,13 +106,7 @@ mod tests {
     fn the_longest_literal_wins_and_white_space_goes_where_it_must() {
         assert_eq!(
             cut(" x \u{1f}<a><b>\u{a0}y </s> z", &literals(), &[]),
-            [
-                Piece::Text(" x"),
-                Piece::Token(2),
-                Piece::Text("y "),
-                Piece::Token(3),
-                Piece::Text(" z")
-            ]
+            [Piece::Text(" x"), Piece::Token(2), Piece::Text("y "), Piece::Token(3), Piece::Text(" z")]
         );
     }
 

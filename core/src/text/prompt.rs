@@ -60,7 +60,11 @@ impl Prompt {
 
     /// The ids. Control tokens spelled out in the instruction are text, or with `control_tokens` act as such, as
     /// in the reference.
-    pub fn encode(&self, tokenizer: &LlamaTokenizer, control_tokens: bool) -> Result<PromptTokens, TextError> {
+    pub fn encode(
+        &self,
+        tokenizer: &LlamaTokenizer,
+        control_tokens: bool,
+    ) -> Result<PromptTokens, TextError> {
         let segments: Vec<Segment<'_>> = self
             .parts
             .iter()

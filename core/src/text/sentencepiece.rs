@@ -122,8 +122,7 @@ impl SentencePiece {
             Some(&id) => Ok((name.to_owned(), id)),
             None => Err(format!("piece {name:?} is missing")),
         };
-        let (unk, bos, eos) =
-            (special(trainer.unk())?, special(trainer.bos())?, special(trainer.eos())?);
+        let (unk, bos, eos) = (special(trainer.unk())?, special(trainer.bos())?, special(trainer.eos())?);
         let size = vocab.len();
         let bpe = BPE::builder()
             .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges(&normal))
