@@ -3,11 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use smartedit_core::picture::PictureError;
 use smartedit_core::pipeline::EditError;
 use smartedit_core::stage::StageError;
 use smartedit_core::text::TextError;
 
-use crate::picture::PictureError;
 use crate::work::StopReason;
 
 /// Why a request cannot be served. [`crate::status`] turns it into what the caller is told.

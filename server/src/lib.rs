@@ -10,7 +10,6 @@ pub mod config;
 pub mod deployment;
 pub mod engines;
 pub mod failure;
-pub mod picture;
 pub mod server;
 pub mod service;
 pub mod status;

@@ -17,12 +17,13 @@ pub struct Deployments {
 impl Deployments {
     /// Starts to load every deployment of a configuration.
     pub fn start(config: &Config, loader: &Arc<dyn Loader>) -> Self {
-        let start = |(name, deployment)| {
+        let by_name = DashMap::new();
+        for (name, deployment) in &config.deployments {
             let deployment = Deployment::start(name, deployment, &config.limits, loader.clone());
-            (String::clone(name), deployment)
-        };
+            by_name.insert(name.clone(), deployment);
+        }
         Self {
-            by_name: config.deployments.iter().map(start).collect(),
+            by_name,
             default: config.default_deployment().unwrap_or_default().to_owned(),
         }
     }

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use smartedit_core::picture::Format;
 use smartedit_core::stage::StageKind;
 use tokio::sync::Notify;
 
 use super::Timings;
 use crate::failure::Failure;
-use crate::picture::Format;
 
 /// What a caller reads.
 #[derive(Debug)]

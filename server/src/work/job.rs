@@ -1,12 +1,12 @@
 //! A request on its way through the queue and a worker.
 
 use bytes::Bytes;
+use smartedit_core::picture::{DecodeOptions, Format};
 use smartedit_core::pipeline::EditOptions;
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::{Registration, Reporter, Stop};
-use crate::picture::{Format, Reading};
 
 /// A request on its way through the queue and a worker.
 pub struct Job {
@@ -32,7 +32,7 @@ pub struct Task {
     /// The source file.
     pub image: Bytes,
     /// How to read it.
-    pub reading: Reading,
+    pub reading: DecodeOptions,
     /// What to change.
     pub instruction: String,
     /// How to edit.
@@ -48,8 +48,8 @@ pub struct Task {
 pub struct Output {
     /// The file format.
     pub format: Format,
-    /// Quality of JPEG, 1 to 100.
-    pub quality: u8,
+    /// Quality of JPEG, 1 to 100; `None` is the format's default.
+    pub quality: Option<u8>,
 }
 
 impl Job {

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use image::RgbImage;
+use smartedit_core::picture::{Format, decode, encode};
 use smartedit_core::pipeline::{EditOutput, EditRequest, Progress as Core};
 use smartedit_core::stage::{StageInfo, StageKind};
 use tokio::time::Instant;
@@ -11,16 +14,15 @@ use tracing::Span;
 use super::clock::StageClock;
 use super::{Editing, Editor, Finished, Job, Output, Preview, Progress, Timings};
 use crate::failure::Failure;
-use crate::picture::{self, Format};
 
 /// Format and quality of previews.
-const PREVIEW: Output = Output { format: Format::Jpeg, quality: 80 };
+const PREVIEW: Output = Output { format: Format::Jpeg, quality: Some(80) };
 
 /// Does a job. Looks at its stop signal before and after every unit of work.
 pub(super) fn perform(editor: &Arc<dyn Editor>, job: &Job, queued: Duration) -> Result<Finished, Failure> {
     go_on(job)?;
     let started = Instant::now();
-    let image = picture::decode(&job.task.image, job.task.reading)?;
+    let image = decode(&job.task.image, &job.task.reading).map_err(Failure::Picture)?;
     let image_decoding = started.elapsed();
     go_on(job)?;
     let request = EditRequest {
@@ -32,7 +34,7 @@ pub(super) fn perform(editor: &Arc<dyn Editor>, job: &Job, queued: Duration) -> 
     let mut run = Run { job, edit, clock: StageClock::default(), stages: editor.stages(), span: None };
     let output = run.finish()?;
     let started = Instant::now();
-    let image = picture::encode(&output.image, job.task.output)?;
+    let image = encoded(&output.image, job.task.output)?;
     let timings = Timings {
         total: job.arrival.elapsed(),
         queued,
@@ -48,6 +50,10 @@ pub(super) fn perform(editor: &Arc<dyn Editor>, job: &Job, queued: Duration) -> 
         reply: output.reply,
         timings,
     })
+}
+
+fn encoded(picture: &RgbImage, output: Output) -> Result<Bytes, Failure> {
+    encode(picture, output.format, output.quality).map(Bytes::from).map_err(Failure::Encoding)
 }
 
 fn go_on(job: &Job) -> Result<(), Failure> {
@@ -114,7 +120,7 @@ impl Run<'_> {
         }
         go_on(self.job)?;
         let Some(image) = self.edit.preview()? else { return Ok(None) };
-        let image = picture::encode(&image, PREVIEW)?;
+        let image = encoded(&image, PREVIEW)?;
         Ok(Some(Preview { image, format: PREVIEW.format, step: done }))
     }
 }

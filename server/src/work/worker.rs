@@ -60,3 +60,137 @@ fn log(job: &Job, queued: Duration, outcome: &Result<Finished, Failure>) {
         Err(failure) => tracing::info!(outcome = failure.reason(), total_ms, queued_ms, "edit ended"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Act, Leash, Order, Scripted, order, picture_order, steps};
+    use super::super::{Event, Events, Progress, StopReason};
+    use super::*;
+
+    /// A worker of a queue; it ends when the queue is dropped.
+    struct Desk(Arc<Queue>);
+
+    impl Desk {
+        fn open(editor: Arc<dyn Editor>) -> Self {
+            let queue = Arc::new(Queue::new(8, 1 << 20, 1));
+            let (served, runtime) = (queue.clone(), tokio::runtime::Handle::current());
+            let body = move || {
+                let _runtime = runtime.enter();
+                work(&editor, &served);
+            };
+            std::thread::Builder::new().spawn(body).unwrap();
+            Self(queue)
+        }
+
+        fn leashed(script: Vec<Act>) -> (Self, Leash) {
+            let (editor, leash) = Scripted::on_leash(vec![script]);
+            (Self::open(editor), leash)
+        }
+    }
+
+    impl Drop for Desk {
+        fn drop(&mut self) {
+            self.0.close();
+        }
+    }
+
+    async fn end(events: &mut Events) -> Result<Box<Finished>, Failure> {
+        loop {
+            match events.next().await.unwrap() {
+                Event::Finished(outcome) => return outcome,
+                Event::Progress(_) => {}
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edit_goes_to_its_end() {
+        let desk = Desk::open(Scripted::new(vec![steps(3)]));
+        let mut order = picture_order();
+        order.job.task.preview_interval = 2;
+        desk.0.push(order.job).unwrap();
+        let mut previews = 0;
+        let finished = loop {
+            match order.events.next().await.unwrap() {
+                Event::Progress(Progress::Step { preview, .. }) => previews += usize::from(preview.is_some()),
+                Event::Progress(_) => {}
+                Event::Finished(outcome) => break outcome.unwrap(),
+            }
+        };
+        assert_eq!((finished.width, finished.height, previews), (16, 8, 1));
+        assert!(finished.image.starts_with(b"\x89PNG"));
+        assert_eq!(finished.timings.stages.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_who_leaves_stops_the_work_within_one_unit() {
+        let script = steps(50);
+        for unit in [0, 1, 7, script.len() - 1] {
+            let (desk, leash) = Desk::leashed(script.clone());
+            let Order { job, stop, mut events } = picture_order();
+            desk.0.push(job).unwrap();
+            for _ in 0..unit {
+                leash.wait();
+                leash.go();
+            }
+            leash.wait();
+            stop.set(StopReason::Abandoned);
+            leash.go();
+            let outcome = end(&mut events).await;
+            // The last unit yields the picture: nothing is left to be stopped.
+            match unit == script.len() - 1 {
+                true => assert!(outcome.is_ok()),
+                false => assert!(matches!(outcome, Err(Failure::Abandoned)), "{unit}: {outcome:?}"),
+            }
+            assert!(leash.is_quiet(), "unit {unit}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_stops_the_work_within_one_unit() {
+        let (desk, leash) = Desk::leashed(steps(50));
+        let Order { job, mut events, .. } = picture_order().due(Duration::from_secs(9));
+        desk.0.push(job).unwrap();
+        leash.wait();
+        tokio::time::advance(Duration::from_secs(8)).await;
+        leash.go();
+        leash.wait();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        leash.go();
+        assert!(matches!(end(&mut events).await, Err(Failure::DeadlineExceeded)));
+        assert!(leash.is_quiet());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_callers_stop_is_nobody_elses() {
+        let (desk, leash) = Desk::leashed(steps(1));
+        let (first, mut second) = (picture_order(), picture_order());
+        desk.0.push(first.job).unwrap();
+        desk.0.push(second.job).unwrap();
+        leash.wait();
+        first.stop.set(StopReason::Abandoned);
+        drop(leash);
+        assert!(end(&mut second.events).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_fails_its_own_edit_alone() {
+        let desk = Desk::open(Scripted::new(vec![vec![Act::Panic], steps(1)]));
+        let (mut first, mut second) = (picture_order(), picture_order());
+        desk.0.push(first.job).unwrap();
+        desk.0.push(second.job).unwrap();
+        let failure = end(&mut first.events).await.unwrap_err();
+        assert!(matches!(&failure, Failure::Panicked(words) if words == "as the script says"), "{failure}");
+        assert!(end(&mut second.events).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_picture_fails_and_the_worker_goes_on() {
+        let desk = Desk::open(Scripted::new(vec![steps(1)]));
+        let (mut first, mut second) = (order(100), picture_order());
+        desk.0.push(first.job).unwrap();
+        desk.0.push(second.job).unwrap();
+        assert!(matches!(end(&mut first.events).await, Err(Failure::Picture(_))));
+        assert!(end(&mut second.events).await.is_ok());
+    }
+}
