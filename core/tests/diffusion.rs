@@ -1,5 +1,7 @@
 //! Samplers, guidance, noise and the denoising loop against the reference's recorded tensors.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use ndarray::{Array4, ArrayD, Axis, Ix4, s};

@@ -1,5 +1,7 @@
 //! Reading and preprocessing pictures against the reference's recorded ones.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use std::path::Path;

@@ -49,7 +49,7 @@ pub struct DecodeOptions {
 /// Reads PNG, JPEG or WebP, whichever the first bytes say it is, as an 8-bit RGB picture. Grey, palette and 16-bit
 /// pictures are converted; of an animation the first frame is read.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, PictureError> {
-    let Limits { max_bytes, max_pixels, max_side } = options.limits;
+    let Limits { max_bytes, max_pixels, .. } = options.limits;
     if bytes.is_empty() {
         return Err(PictureError::Empty);
     }
@@ -57,16 +57,16 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, Picture
     let format = Format::sniff(bytes).ok_or(PictureError::UnknownFormat)?;
     let damaged = |e: image::ImageError| PictureError::Damaged { format, message: e.to_string() };
 
+    if let Some(size) = png_size(bytes).filter(|_| format == Format::Png) {
+        check_size(size, &options.limits)?;
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.image_format());
     let mut limits = image::Limits::no_limits();
     // Four channels of 16 bits, and as much again for what a decoder keeps besides.
     limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(16 << 20));
     reader.limits(limits);
     let mut decoder = reader.into_decoder().map_err(damaged)?;
-    let (width, height) = decoder.dimensions();
-    within("pixels of width", width.into(), max_side.into())?;
-    within("pixels of height", height.into(), max_side.into())?;
-    within("pixels", u64::from(width) * u64::from(height), max_pixels)?;
+    check_size(decoder.dimensions(), &options.limits)?;
     if format == Format::Jpeg && !jpeg_ends(bytes) {
         // The decoder would fill up with grey what is missing.
         let message = "it is cut off: the end marker is missing".to_owned();
@@ -84,6 +84,18 @@ pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, Picture
 
 fn within(quantity: &'static str, value: u64, limit: u64) -> Result<(), PictureError> {
     if value > limit { Err(PictureError::TooLarge { quantity, value, limit }) } else { Ok(()) }
+}
+
+fn check_size((width, height): (u32, u32), limits: &Limits) -> Result<(), PictureError> {
+    within("pixels of width", width.into(), limits.max_side.into())?;
+    within("pixels of height", height.into(), limits.max_side.into())?;
+    within("pixels", u64::from(width) * u64::from(height), limits.max_pixels)
+}
+
+/// The size in a PNG's first chunk. Its decoder reserves memory for a row before it tells the size.
+fn png_size(bytes: &[u8]) -> Option<(u32, u32)> {
+    let side = |start: usize| bytes.get(start..start + 4)?.try_into().ok().map(u32::from_be_bytes);
+    Some((side(16)?, side(20)?))
 }
 
 /// The orientation in EXIF data; data that cannot be read are as good as none.
