@@ -1,5 +1,7 @@
 //! Tokenizers and prompts against the reference's.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
 use serde_json::Value;
