@@ -303,6 +303,13 @@ pub struct VaeConfig {
     pub scaling_factor: f32,
 }
 
+impl VaeConfig {
+    /// By what factor height and width of a picture exceed those of its latents.
+    pub fn downsampling(&self) -> usize {
+        1 << self.block_channels.len().saturating_sub(1).min(16)
+    }
+}
+
 /// Stable-Diffusion-1.x UNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
