@@ -36,7 +36,12 @@ pub enum State {
 
 impl Deployment {
     /// Starts to load a deployment on a thread of its own, which then is its first worker.
-    pub fn start(name: &str, config: &DeploymentConfig, limits: &Limits, loader: Arc<dyn Loader>) -> Arc<Self> {
+    pub fn start(
+        name: &str,
+        config: &DeploymentConfig,
+        limits: &Limits,
+        loader: Arc<dyn Loader>,
+    ) -> Arc<Self> {
         let queue = Queue::new(limits.max_queue, limits.max_queue_bytes, config.instances);
         let (state, _) = watch::channel(State::Loading);
         let deployment = Arc::new(Self { name: name.to_owned(), queue: Arc::new(queue), state });

@@ -142,7 +142,7 @@ impl Scripted {
 }
 
 /// The configuration of a model without stages.
-fn config() -> ModelConfig {
+pub(crate) fn config() -> ModelConfig {
     serde_json::from_value(serde_json::json!({
         "format": 1,
         "name": "scripted",
