@@ -84,6 +84,17 @@ impl Deployment {
         }
     }
 
+    /// Waits until it can be used.
+    ///
+    /// # Errors
+    ///
+    /// It could not be loaded.
+    pub async fn loaded(&self) -> Result<(), Failure> {
+        // The sender is this deployment's own: it is not gone.
+        let _ = self.watch().wait_for(|state| !matches!(state, State::Loading)).await;
+        self.editor().map(drop)
+    }
+
     /// Ends the workers once nothing waits.
     pub fn close(&self) {
         self.queue.close();
