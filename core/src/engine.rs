@@ -83,8 +83,11 @@ pub trait Engine: Send + Sync + 'static {
     /// precision and device allow it.
     fn parameter(&self, view: WeightView) -> Result<Self::Tensor>;
 
-    /// Copies a host tensor to the engine; floats are converted to the engine's precision, integers stay.
+    /// Copies a host tensor to the engine as it is: floats stay `f32` whatever the engine's precision.
     fn upload(&self, tensor: &HostTensor) -> Result<Self::Tensor>;
+
+    /// Converts floats to the engine's precision.
+    fn cast(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
 
     /// Copies a tensor to the host; floats become `f32`.
     fn download(&self, tensor: &Self::Tensor) -> Result<HostTensor>;

@@ -2,7 +2,8 @@
 //!
 //! - [`engine`]: the tensor operations a backend supplies; [`weights`]: name-scoped access to a checkpoint.
 //! - [`networks`]: CLIP, LLaMA, QFormer, BIM, UNet and VAE, generic over the engine.
-//! - [`stage`]: a network behind named host tensors, the seam between pipelines and backends.
+//! - [`stage`]: a network behind named host tensors, the seam between pipelines and backends; [`stages`] puts
+//!   the networks of this crate behind it, on any engine.
 //! - [`diffusion`] and [`decoding`]: the two loops as state machines without I/O.
 //! - [`pipeline`]: SmartEdit and InstructPix2Pix as compositions of stages and loops.
 //! - [`text`], [`picture`]: tokenizers, prompt template, image reading and preprocessing.
@@ -15,6 +16,7 @@ pub mod networks;
 pub mod picture;
 pub mod pipeline;
 pub mod stage;
+pub mod stages;
 pub mod tensor;
 pub mod text;
 pub mod weights;

@@ -160,6 +160,11 @@ impl WeightFile {
         self.index.iter().map(|(name, (_, _, dtype, shape))| (name.as_str(), *dtype, shape.as_slice()))
     }
 
+    /// Bytes of all tensors.
+    pub fn tensor_bytes(&self) -> u64 {
+        self.index.values().map(|(start, end, ..)| (end - start) as u64).sum()
+    }
+
     /// The named tensor, whose shape must be as given.
     pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView> {
         let path = || self.path.clone();
@@ -236,7 +241,7 @@ impl<'a, T> Weights<'a, T> {
         self.source.host(&self.full(name), shape)
     }
 
-    /// A tensor computed once, when the network is built.
+    /// A tensor computed once, when the network is built; floats get the engine's precision.
     pub fn constant(&self, name: &str, value: impl Into<HostTensor>) -> Result<T> {
         self.source.constant(&self.full(name), value.into())
     }
@@ -275,7 +280,10 @@ impl<E: Engine> WeightSource<E::Tensor> for EngineWeights<'_, E> {
     }
 
     fn constant(&self, name: &str, value: HostTensor) -> Result<E::Tensor> {
-        self.engine.upload(&value).map_err(|source| WeightsError::Engine { name: name.to_owned(), source })
+        self.engine
+            .upload(&value)
+            .and_then(|tensor| self.engine.cast(&tensor))
+            .map_err(|source| WeightsError::Engine { name: name.to_owned(), source })
     }
 }
 

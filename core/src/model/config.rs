@@ -33,6 +33,9 @@ pub struct ModelConfig {
     pub defaults: EditDefaults,
     /// Digest and size of every other file of the directory.
     pub files: BTreeMap<String, FileDigest>,
+    /// What the model was made from: role and name of each source.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sources: BTreeMap<String, String>,
 }
 
 /// How stages are composed.
@@ -298,6 +301,13 @@ pub struct VaeConfig {
     pub norm_groups: usize,
     /// What noisy latents are multiplied with to have variance 1.
     pub scaling_factor: f32,
+}
+
+impl VaeConfig {
+    /// By what factor height and width of a picture exceed those of its latents.
+    pub fn downsampling(&self) -> usize {
+        1 << self.block_channels.len().saturating_sub(1).min(16)
+    }
 }
 
 /// Stable-Diffusion-1.x UNet.
