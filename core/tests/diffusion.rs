@@ -1,6 +1,6 @@
 //! Samplers, guidance, noise and the denoising loop against the reference's recorded tensors.
 
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may panic, and prints what it measures")]
 
 mod support;
 
@@ -27,6 +27,18 @@ fn config() -> SchedulerConfig {
         beta_schedule: BetaSchedule::ScaledLinear,
         num_train_timesteps: 1000,
         steps_offset: 1,
+    }
+}
+
+/// The pack's own configuration.
+fn pack_config(pack: &Pack) -> SchedulerConfig {
+    let json = json(&pack.official(&["model_index.json"]).join("scheduler/scheduler_config.json"));
+    SchedulerConfig {
+        beta_start: json["beta_start"].as_f64().unwrap(),
+        beta_end: json["beta_end"].as_f64().unwrap(),
+        beta_schedule: serde_json::from_value(json["beta_schedule"].clone()).unwrap(),
+        num_train_timesteps: json["num_train_timesteps"].as_u64().unwrap() as usize,
+        ..config()
     }
 }
 
@@ -72,7 +84,7 @@ fn golden_schedules_of_the_pack() {
     let pack = Pack::open();
     let mut seen = 0;
     for steps in (1..=1000).filter(|steps| pack.tensors.has(&format!("sched.{steps}.timesteps"))) {
-        let schedule = Schedule::new(&config(), SchedulerKind::EulerAncestral, steps).unwrap();
+        let schedule = Schedule::new(&pack_config(&pack), SchedulerKind::EulerAncestral, steps).unwrap();
         for (name, ours) in [
             ("timesteps", vector(schedule.timesteps())),
             ("sigmas", vector(schedule.levels())),
@@ -91,7 +103,7 @@ fn golden_schedules_of_the_pack() {
 
     // DDIM that visits every training step has every ᾱ as its level.
     let reference = pack.tensors.f32("ddpm.alphas_cumprod");
-    let every = Schedule::new(&config(), SchedulerKind::Ddim, reference.len()).unwrap();
+    let every = Schedule::new(&pack_config(&pack), SchedulerKind::Ddim, reference.len()).unwrap();
     let mut alphas: Vec<f32> = every.levels().take(reference.len()).collect();
     alphas.reverse();
     assert!(relative_difference(&vector(alphas.into_iter()), &reference) <= ROUNDING);
@@ -124,7 +136,7 @@ fn golden_sampler_trajectories() {
 fn golden_sampler_steps_of_the_pack() {
     let pack = Pack::open();
     let steps = 10;
-    let schedule = Schedule::new(&config(), SchedulerKind::EulerAncestral, steps).unwrap();
+    let schedule = Schedule::new(&pack_config(&pack), SchedulerKind::EulerAncestral, steps).unwrap();
     let step = |name: &str, index: usize| array4(&pack.tensors, &format!("sched.step10.{name}_{index}"));
     let mut latents = array4(&pack.tensors, "sched.step10.x_init");
     for index in 0..steps {
@@ -158,7 +170,7 @@ fn golden_denoising() {
             .map(|name| array4(tensors, &name));
         let branches = array4(tensors, &format!("{run}.cfg_image_latents"));
         let mut denoising = Denoising::new(
-            Schedule::new(&config(), SchedulerKind::EulerAncestral, steps).unwrap(),
+            Schedule::new(&pack_config(&pack), SchedulerKind::EulerAncestral, steps).unwrap(),
             Guidance::new(text, image).unwrap(),
             branches.slice(s![0..1, .., .., ..]).to_owned(),
             Box::new(RecordedNoise::new(noise)),

@@ -34,8 +34,8 @@ fn squash(picture: &RgbImage, like: &RgbImage) -> RgbImage {
 
 /// The vision tower of the pack, as far as pictures are concerned.
 fn vision(pack: &Pack) -> VisionConfig {
-    let config =
-        json(&pack.official(&["preprocessor_config.json", "merges.txt"]).join("preprocessor_config.json"));
+    let folder = pack.official(&["preprocessor_config.json", "config.json"]);
+    let config = json(&folder.join("preprocessor_config.json"));
     let three = |name: &str| {
         let values: Vec<f32> =
             config[name].as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect();
@@ -70,12 +70,21 @@ fn golden_pictures_of_edits() {
         let difference = relative_difference(&pixels, &pack.tensors.f32(&name("pixel_values")));
         assert!(difference <= 1e-6, "pixel values: {difference:e}");
 
-        let [width, height] = [0, 1].map(|side| case["res"][side].as_u64().unwrap() as u32);
-        let stretched = prepare(&picture, Resize::Stretch { width, height }).unwrap_or_else(|_| {
-            // A pack may ask for sides that are no multiples of 8, which the reference floors.
-            floor_sides(&resize(&picture, width, height, Filter::Bicubic)).unwrap()
-        });
-        assert_eq!(stretched, pack.tensors.picture(&name("sd_input_u8")), "{index}");
+        let expected = pack.tensors.picture(&name("sd_input_u8"));
+        let resized = match case["res"].as_array() {
+            Some(sides) => {
+                let [width, height] = [0, 1].map(|side| sides[side].as_u64().unwrap() as u32);
+                let resized = resize(&picture, width, height, Filter::Bicubic);
+                if width % 8 == 0 && height % 8 == 0 {
+                    assert_eq!(prepare(&picture, Resize::Stretch { width, height }).unwrap(), resized);
+                }
+                resized
+            }
+            None => picture.clone(),
+        };
+        let is_floored = resized.dimensions() != expected.dimensions();
+        let ours = if is_floored { floor_sides(&resized).unwrap() } else { resized };
+        assert_eq!(ours, expected, "{index}");
 
         if pack.tensors.has(&name("sd_noresize_lanczos_u8")) {
             let floored = pack.tensors.picture(&name("sd_noresize_lanczos_u8"));
@@ -90,6 +99,9 @@ fn golden_pictures_of_edits() {
 #[test]
 fn golden_pictures_with_orientation() {
     let pack = Pack::open();
+    if pack.lacks("exif.vit_u8") {
+        return;
+    }
     let path = pack.root.join("exif6.png");
     let ignored = pack.tensors.picture("exif.vit_u8");
     assert_eq!(squash(&read(&path, &reference(true)), &ignored), ignored);
@@ -105,6 +117,9 @@ fn golden_pictures_with_orientation() {
 fn golden_pictures_with_alpha_and_without_colour() {
     let pack = Pack::open();
     for kind in ["rgba", "grey"] {
+        if pack.lacks(&format!("{kind}.vit_u8")) {
+            continue;
+        }
         let expected = pack.tensors.picture(&format!("{kind}.vit_u8"));
         let picture = read(&pack.root.join(format!("{kind}.png")), &reference(false));
         assert_eq!(squash(&picture, &expected), expected, "{kind}");

@@ -22,8 +22,6 @@ use self::tensor::{Entry, Layout};
 use self::torch::Fault;
 use crate::weights::map_read_only;
 
-/// The end of the name of a sharded index.
-pub const INDEX_SUFFIX: &str = ".index.json";
 /// Bytes a sharded index may have.
 const MAX_INDEX: u64 = 64 << 20;
 
@@ -93,6 +91,14 @@ impl Checkpoint {
     /// The names of all tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
+    }
+
+    /// All tensors, sorted by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, TensorView<'_>)> {
+        self.tensors.iter().filter_map(|(name, (file, entry))| {
+            let (path, map) = self.files.get(*file)?;
+            Some((name.as_str(), TensorView::new(path, map, entry)))
+        })
     }
 
     /// The named tensor.
@@ -167,9 +173,12 @@ impl Checkpoint {
     }
 }
 
-/// Whether a path names a sharded index.
+/// Whether a path names a sharded index: `NAME.index.json` or `NAME.index.VARIANT.json`.
 pub fn is_index(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().ends_with(INDEX_SUFFIX))
+    path.file_name().is_some_and(|name| {
+        let name = name.to_string_lossy();
+        name.ends_with(".json") && name.contains(".index.")
+    })
 }
 
 /// Whether a name denotes a file beside the one that mentions it.
