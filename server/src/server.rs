@@ -233,3 +233,6 @@ async fn drain(service: &Service, timeout: Duration) -> Ended {
     let _ = tokio::time::timeout(GRACE, requests.idle()).await;
     Ended::Stopped(stopped)
 }
+
+#[cfg(test)]
+mod tests;

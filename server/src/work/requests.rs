@@ -41,6 +41,12 @@ impl Requests {
         }
     }
 
+    /// Whether every one is to stop.
+    #[cfg(test)]
+    pub(crate) fn are_stopping(&self) -> bool {
+        self.0.stops.iter().all(|entry| entry.value().reason().is_some())
+    }
+
     /// Waits until there are none.
     pub async fn idle(&self) {
         loop {

@@ -1,5 +1,6 @@
 //! Orders and scripted models for tests.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -10,6 +11,7 @@ use smartedit_core::model::ModelConfig;
 use smartedit_core::picture::{DecodeOptions, Format, encode};
 use smartedit_core::pipeline::{EditError, EditOptions, EditOutput, EditRequest, Progress};
 use smartedit_core::stage::{StageInfo, StageKind};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::{Editing, Editor, Events, Job, Output, Requests, Stop, Task, channel};
@@ -98,30 +100,50 @@ pub(crate) struct Scripted {
 
 /// The edit's side of a [`Leash`].
 struct Gate {
-    reached: SyncSender<()>,
+    reached: mpsc::Sender<()>,
     go: Mutex<Receiver<()>>,
 }
 
 /// Lets scripted edits do one unit of work at a time. Dropped, it lets them run.
 pub(crate) struct Leash {
-    reached: Receiver<()>,
+    reached: tokio::sync::Mutex<mpsc::Receiver<()>>,
     go: SyncSender<()>,
+    units: AtomicUsize,
 }
 
 impl Leash {
     /// Waits until an edit is about to do a unit of work.
-    pub(crate) fn wait(&self) {
-        self.reached.recv_timeout(Duration::from_secs(30)).expect("an edit should do work");
+    pub(crate) async fn wait(&self) {
+        self.reached.lock().await.recv().await.expect("an edit should do work");
     }
 
     /// Lets the edit do it.
     pub(crate) fn go(&self) {
+        self.units.fetch_add(1, Ordering::SeqCst);
         self.go.send(()).unwrap();
     }
 
+    /// Lets edits do units of work until something has happened, with a pause of the runtime after each.
+    pub(crate) async fn go_until(&self, happened: impl Future<Output = ()>) {
+        let mut happened = std::pin::pin!(happened);
+        self.go();
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut happened => return,
+                () = self.wait() => self.go(),
+            }
+        }
+    }
+
+    /// How many units of work edits were let do.
+    pub(crate) fn units(&self) -> usize {
+        self.units.load(Ordering::SeqCst)
+    }
+
     /// Whether no edit is about to do a unit of work.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.reached.try_recv().is_err()
+    pub(crate) async fn is_quiet(&self) -> bool {
+        self.reached.lock().await.try_recv().is_err()
     }
 }
 
@@ -133,11 +155,14 @@ impl Scripted {
 
     /// The same, one unit of work at a time.
     pub(crate) fn on_leash(scripts: Vec<Vec<Act>>) -> (Arc<dyn Editor>, Leash) {
-        let (reached, observe) = sync_channel(64);
+        let (reached, observe) = mpsc::channel(64);
         let (go, wait) = sync_channel(64);
         let gate = Gate { reached, go: Mutex::new(wait) };
         let editor = Self { config: config(), scripts: Mutex::new(scripts), gate: Some(gate) };
-        (Arc::new(editor), Leash { reached: observe, go })
+        (
+            Arc::new(editor),
+            Leash { reached: tokio::sync::Mutex::new(observe), go, units: AtomicUsize::new(0) },
+        )
     }
 }
 
@@ -187,7 +212,7 @@ struct Play {
 impl Editing for Play {
     fn advance(&mut self) -> Result<Progress, EditError> {
         if let Some(gate) = &self.editor.gate {
-            let _ = gate.reached.send(());
+            let _ = gate.reached.blocking_send(());
             let _ = gate.go.lock().unwrap().recv();
         }
         match self.acts.next().expect("nothing comes after the end") {

@@ -130,10 +130,10 @@ mod tests {
             let Order { job, stop, mut events } = picture_order();
             desk.0.push(job).unwrap();
             for _ in 0..unit {
-                leash.wait();
+                leash.wait().await;
                 leash.go();
             }
-            leash.wait();
+            leash.wait().await;
             stop.set(StopReason::Abandoned);
             leash.go();
             let outcome = end(&mut events).await;
@@ -142,7 +142,7 @@ mod tests {
                 true => assert!(outcome.is_ok()),
                 false => assert!(matches!(outcome, Err(Failure::Abandoned)), "{unit}: {outcome:?}"),
             }
-            assert!(leash.is_quiet(), "unit {unit}");
+            assert!(leash.is_quiet().await, "unit {unit}");
         }
     }
 
@@ -151,14 +151,14 @@ mod tests {
         let (desk, leash) = Desk::leashed(steps(50));
         let Order { job, mut events, .. } = picture_order().due(Duration::from_secs(9));
         desk.0.push(job).unwrap();
-        leash.wait();
+        leash.wait().await;
         tokio::time::advance(Duration::from_secs(8)).await;
         leash.go();
-        leash.wait();
+        leash.wait().await;
         tokio::time::advance(Duration::from_secs(1)).await;
         leash.go();
         assert!(matches!(end(&mut events).await, Err(Failure::DeadlineExceeded)));
-        assert!(leash.is_quiet());
+        assert!(leash.is_quiet().await);
     }
 
     #[tokio::test(start_paused = true)]
@@ -167,7 +167,7 @@ mod tests {
         let (first, mut second) = (picture_order(), picture_order());
         desk.0.push(first.job).unwrap();
         desk.0.push(second.job).unwrap();
-        leash.wait();
+        leash.wait().await;
         first.stop.set(StopReason::Abandoned);
         drop(leash);
         assert!(end(&mut second.events).await.is_ok());
