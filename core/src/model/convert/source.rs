@@ -195,7 +195,11 @@ pub(super) fn read_json(path: &Path) -> Result<Value, Problem> {
 
 /// The last part of a path, as a name for people.
 pub(super) fn base_name(path: &Path) -> String {
-    let resolved = path.canonicalize();
-    let path = resolved.as_deref().unwrap_or(path);
-    path.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+    let resolved = match path.file_name() {
+        Some(_) => None,
+        // `.` and `..` have none of their own.
+        None => path.canonicalize().ok(),
+    };
+    let name = resolved.as_deref().unwrap_or(path).file_name();
+    name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }
