@@ -160,6 +160,11 @@ impl WeightFile {
         self.index.iter().map(|(name, (_, _, dtype, shape))| (name.as_str(), *dtype, shape.as_slice()))
     }
 
+    /// Bytes of all tensors.
+    pub fn tensor_bytes(&self) -> u64 {
+        self.index.values().map(|(start, end, ..)| (end - start) as u64).sum()
+    }
+
     /// The named tensor, whose shape must be as given.
     pub fn view(&self, name: &str, shape: &[usize]) -> Result<WeightView> {
         let path = || self.path.clone();

@@ -2,15 +2,15 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod files;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use files::{View, f32_tensor, pickle, torch_zip, write_safetensors};
 use proptest::prelude::*;
 use smartedit_core::model::checkpoint::Checkpoint;
 use smartedit_core::weights::Dtype;
-use support::{View, f32_tensor, pickle, torch_zip, write_safetensors};
 use zip::CompressionMethod;
 
 fn matrix<'a>() -> View<'a> {

@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod files;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use files::{Tensor, names, official_copy, pack, read_json, sources, write_safetensors};
 use half::{bf16, f16};
 use serde_json::{Value, json};
 use smartedit_core::engine::Precision;
@@ -22,8 +23,11 @@ use smartedit_core::networks;
 use smartedit_core::stage::StageKind;
 use smartedit_core::text::{RELEASE_SYSTEM, parse_templates};
 use smartedit_core::weights::Dtype;
-use support::{Tensor, names, official_copy, pack, read_json, sources, write_safetensors};
 use tempfile::TempDir;
+
+/// Old and new names of the VAE's attention.
+const ATTENTION: [(&str, &str); 4] =
+    [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
 
 /// A checkpoint's tensors as shape and `f32` values, by an own conversion.
 struct Values(Checkpoint);
@@ -250,8 +254,7 @@ fn golden_vae_attention_has_its_new_names() {
     let encoder = Values::open(&[out.join("vae_encoder.safetensors")]);
     let source = Values::open(&[weights_in(&sources.instruct_pix2pix.join("vae"))]);
     let attention = "encoder.mid_block.attentions.0";
-    let names = [("to_q", "query"), ("to_k", "key"), ("to_v", "value"), ("to_out.0", "proj_attn")];
-    for (new, old) in names {
+    for (old, new) in ATTENTION {
         let new = format!("{attention}.{new}.weight");
         let old = format!("{attention}.{old}.weight");
         let expected = if source.0.get(&old).is_some() { source.get(&old) } else { source.get(&new) };
@@ -341,7 +344,13 @@ fn golden_formats_make_no_difference() {
     // One safetensors file for LLaVA's shards, the fp16 name for the UNet, a higher step beside the old one.
     rewrite(&sources.llava, "model", |_| {});
     rewrite(&entry(&sources.smartedit, "unet-"), "adapter_model", |_| {});
-    rewrite(&sources.instruct_pix2pix.join("vae"), "diffusion_pytorch_model.fp16", |_| {});
+    rewrite(&sources.instruct_pix2pix.join("vae"), "diffusion_pytorch_model.fp16", |tensors| {
+        for (name, ..) in tensors {
+            for (old, new) in ATTENTION {
+                *name = name.replace(&format!(".{old}."), &format!(".{new}."));
+            }
+        }
+    });
     let llm = entry(&sources.smartedit, "LLM-");
     let path = adapter_config(&sources.smartedit);
     let mut adapter = read_json(&path);
@@ -487,6 +496,32 @@ fn golden_unsupported_networks_are_refused_by_name() {
 }
 
 #[test]
+fn golden_missing_shards_are_named() {
+    let place = tempfile::tempdir().unwrap();
+    let official = official_copy(&pack(), place.path());
+    let sources = sources(&pack(), &official);
+    let shards: Vec<String> =
+        names(&sources.llava).into_iter().filter(|name| name.contains("-of-")).collect();
+    let last = shards.last().expect("LLaVA comes in shards");
+    let index = weights_in(&sources.llava);
+
+    // Without an index the shards are found by their names.
+    let moved = place.path().join("index");
+    fs::rename(&index, &moved).unwrap();
+    convert_smartedit(&sources, &place.path().join("model")).unwrap();
+
+    fs::remove_file(sources.llava.join(last)).unwrap();
+    for with_index in [false, true] {
+        if with_index {
+            fs::rename(&moved, &index).unwrap();
+        }
+        let problems = problems(convert_smartedit(&sources, &place.path().join("other")));
+        let text = problems.first().unwrap().to_string();
+        assert!(problems.len() == 1 && text.contains("missing") && text.contains(last.as_str()), "{text}");
+    }
+}
+
+#[test]
 fn golden_layer_selection_decides_what_is_dropped() {
     let place = tempfile::tempdir().unwrap();
     let official = official_copy(&pack(), place.path());
@@ -600,6 +635,15 @@ fn golden_damaged_directories_are_refused() {
     assert!(text.contains("num_layers"), "{text}");
     let text = refused(&|model| model["pipeline"]["tokenizer"] = json!("../../tokenizer.model"));
     assert!(text.contains("tokenizer"), "{text}");
+
+    let text = refused(&|model| drop(model["stages"].as_object_mut().unwrap().remove("connector")));
+    assert!(text.contains("stage connector"), "{text}");
+    let text = refused(&|model| model["scheduler"]["num_train_timesteps"] = json!(0));
+    assert!(text.contains("num_train_timesteps"), "{text}");
+    let text = refused(&|model| model["scheduler"]["beta_end"] = json!(2.0));
+    assert!(text.contains("beta_end"), "{text}");
+    let text = refused(&|model| model["defaults"]["steps"] = json!(0));
+    assert!(text.contains("steps: 0"), "{text}");
 
     fs::write(&model_file, original.to_string()).unwrap();
     let directory = ModelDirectory::open(&out).unwrap();

@@ -3,16 +3,16 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod files;
 
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use files::{copy_tree, pack};
 use serde_json::json;
 use smartedit_core::engine::Precision;
 use smartedit_core::model::convert::{InstructPix2PixSources, convert_instruct_pix2pix};
-use support::{copy_tree, pack};
 
 /// What conversion may need beside the largest tensor: buffers, headers, names.
 const CONSTANT: u64 = 24 << 20;
@@ -87,7 +87,7 @@ fn golden_memory_is_bounded_by_the_largest_tensor() {
     let from = place.path().join("from");
     copy_tree(&pack().join("official/timbrooks/instruct-pix2pix"), &from);
     let text_encoder = from.join("text_encoder");
-    support::remove_weights(&text_encoder);
+    files::remove_weights(&text_encoder);
     let (total, largest) = write_text_encoder(&text_encoder, 8, 768, 10_000);
     assert!(total > 7 * largest, "{total} bytes in all, {largest} in the largest tensor");
 

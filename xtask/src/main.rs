@@ -1,1 +1,54 @@
-fn main() {}
+//! Developer chores, run as `cargo xtask CHORE`.
+
+mod lint;
+mod process;
+mod python;
+mod stubs;
+mod tally;
+mod test;
+mod tools;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer chores. What a chore needs is fetched into `.cache/`.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Run all tests: the Rust workspace's and the Python client's, against the real server.
+    Test {
+        /// Run only the tests whose names contain this.
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+    },
+    /// Check formatting, protocol, dependencies, generated files and code, cheapest check first.
+    Lint,
+    /// Everything that must pass before a change lands: `lint`, then `test`.
+    Ci,
+    /// Write the Python stubs anew from `proto/`.
+    Regenerate,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().chore {
+        Chore::Test { filter } => test::run(filter.as_deref()),
+        Chore::Lint => lint::run(),
+        Chore::Ci => lint::run().and_then(|()| test::run(None)),
+        Chore::Regenerate => stubs::regenerate(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

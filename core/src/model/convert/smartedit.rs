@@ -90,7 +90,6 @@ pub(super) fn convert(sources: &SmartEditSources, out: &Path) -> Result<Report, 
     ];
     Assembly {
         name: sources.name.clone().unwrap_or_else(|| base_name(&sources.smartedit)),
-        stages: &StageKind::ALL,
         pipeline: PipelineConfig::SmartEdit {
             tokenizer: tokenizer_name.clone(),
             clip_tokenizer: CLIP_TOKENIZER.to_owned(),

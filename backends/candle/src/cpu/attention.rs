@@ -1,0 +1,70 @@
+//! Scaled dot-product attention in blocks of queries, so that scores never need memory for all of them.
+
+use rayon::prelude::*;
+
+use super::matrix::{Destination, Matrix, Threads, multiply};
+
+/// Queries whose scores are held at a time.
+const QUERIES: usize = 64;
+
+/// Sizes of an attention.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    /// Batch times heads.
+    pub(crate) heads: usize,
+    pub(crate) queries: usize,
+    pub(crate) keys: usize,
+    pub(crate) head_dim: usize,
+}
+
+/// `q [heads, n, d]`, `k` and `v [heads, m, d]`, `mask [n, m]` → `[heads, n, d]`.
+pub(crate) fn attention(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    mask: Option<&[f32]>,
+    scale: f32,
+    shape: &Shape,
+) -> Vec<f32> {
+    let Shape { heads, queries, keys, head_dim } = *shape;
+    let mut out = vec![0.0; heads * queries * head_dim];
+    if out.is_empty() {
+        return out;
+    }
+    out.par_chunks_mut(queries * head_dim).enumerate().for_each(|(head, out)| {
+        let q = &q[head * queries * head_dim..][..queries * head_dim];
+        let k = Matrix::new(&k[head * keys * head_dim..], keys, head_dim);
+        let v = Matrix::new(&v[head * keys * head_dim..], keys, head_dim);
+        let mut scores = vec![0.0; QUERIES.min(queries) * keys];
+        for (block, out) in out.chunks_mut(QUERIES * head_dim).enumerate() {
+            let first = block * QUERIES;
+            let rows = out.len() / head_dim;
+            let scores = &mut scores[..rows * keys];
+            let q = Matrix::new(&q[first * head_dim..], rows, head_dim);
+            let mut destination = Destination { data: scores, row_stride: keys };
+            multiply(&mut destination, q, k.transposed(), false, Threads::One);
+            for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
+                let mask = mask.map(|mask| &mask[(first + row) * keys..][..keys]);
+                softmax(scores, scale, mask);
+            }
+            let mut destination = Destination { data: out, row_stride: head_dim };
+            multiply(&mut destination, Matrix::new(scores, rows, keys), v, false, Threads::One);
+        }
+    });
+    out
+}
+
+fn softmax(scores: &mut [f32], scale: f32, mask: Option<&[f32]>) {
+    match mask {
+        Some(mask) => scores.iter_mut().zip(mask).for_each(|(score, mask)| *score = *score * scale + mask),
+        None => scores.iter_mut().for_each(|score| *score *= scale),
+    }
+    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut sum = 0.0;
+    for score in scores.iter_mut() {
+        *score = (*score - max).exp();
+        sum += *score;
+    }
+    let factor = 1.0 / sum;
+    scores.iter_mut().for_each(|score| *score *= factor);
+}

@@ -1,0 +1,204 @@
+//! Convolution as a matrix product with a bounded column buffer.
+
+use rayon::prelude::*;
+use smartedit_core::engine::Padding;
+
+use super::matrix::{Destination, Matrix, Threads, multiply};
+
+/// Elements of the column buffer: 16 MiB of `f32`.
+const COLUMN_BUFFER: usize = 1 << 22;
+
+/// Sizes of a convolution.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape {
+    pub(crate) batch: usize,
+    pub(crate) channels: usize,
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    pub(crate) outputs: usize,
+    pub(crate) kernel: (usize, usize),
+    pub(crate) stride: usize,
+    pub(crate) padding: Padding,
+}
+
+impl Shape {
+    /// Height and width of the result; `None` if the padded picture is smaller than the kernel.
+    pub(crate) fn output_size(&self) -> Option<(usize, usize)> {
+        let size = |size: usize, before: usize, after: usize, kernel: usize| {
+            Some((size + before + after).checked_sub(kernel)?.checked_div(self.stride)? + 1)
+        };
+        let Padding { top, left, bottom, right } = self.padding;
+        Some((size(self.height, top, bottom, self.kernel.0)?, size(self.width, left, right, self.kernel.1)?))
+    }
+
+    fn is_pointwise(&self) -> bool {
+        self.kernel == (1, 1) && self.stride == 1 && self.padding == Padding::all(0)
+    }
+}
+
+/// `x [batch, channels, h, w]`, `weight [outputs, channels · kh · kw]`, `bias [outputs]` →
+/// `[batch, outputs, h', w']`.
+pub(crate) fn conv2d(
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    shape: &Shape,
+    output_size: (usize, usize),
+) -> Vec<f32> {
+    let cells = output_size.0 * output_size.1;
+    let depth = shape.channels * shape.kernel.0 * shape.kernel.1;
+    let weight = Matrix::new(weight, shape.outputs, depth);
+    let mut out = vec![0.0; shape.batch * shape.outputs * cells];
+    if let Some(bias) = bias {
+        for (index, plane) in out.chunks_exact_mut(cells).enumerate() {
+            plane.fill(bias[index % shape.outputs]);
+        }
+    }
+    let pictures = x.chunks_exact(shape.channels * shape.height * shape.width);
+    let results = out.chunks_exact_mut(shape.outputs * cells);
+    if shape.is_pointwise() {
+        for (picture, result) in pictures.zip(results) {
+            let mut destination = Destination { data: result, row_stride: cells };
+            let picture = Matrix::new(picture, depth, cells);
+            multiply(&mut destination, weight, picture, true, Threads::All);
+        }
+        return out;
+    }
+    let rows = (COLUMN_BUFFER / (depth * output_size.1)).clamp(1, output_size.0);
+    let mut columns = vec![0.0; depth * rows * output_size.1];
+    for (picture, result) in pictures.zip(results) {
+        for first in (0..output_size.0).step_by(rows) {
+            let rows = rows.min(output_size.0 - first);
+            let count = rows * output_size.1;
+            let columns = &mut columns[..depth * count];
+            fill_columns(columns, picture, shape, first, rows, output_size.1);
+            let data = &mut result[first * output_size.1..];
+            let mut destination = Destination { data, row_stride: cells };
+            multiply(&mut destination, weight, Matrix::new(columns, depth, count), true, Threads::All);
+        }
+    }
+    out
+}
+
+/// Row `(channel, ky, kx)` of the columns holds, for every cell of the given output rows, the input that this
+/// element of the kernel meets.
+fn fill_columns(
+    columns: &mut [f32],
+    picture: &[f32],
+    shape: &Shape,
+    first: usize,
+    rows: usize,
+    output_width: usize,
+) {
+    let (kernel_height, kernel_width) = shape.kernel;
+    columns.par_chunks_exact_mut(rows * output_width).enumerate().for_each(|(index, column)| {
+        let (channel, kernel) =
+            (index / (kernel_height * kernel_width), index % (kernel_height * kernel_width));
+        let (ky, kx) = (kernel / kernel_width, kernel % kernel_width);
+        let plane = &picture[channel * shape.height * shape.width..][..shape.height * shape.width];
+        for (row, out) in column.chunks_exact_mut(output_width).enumerate() {
+            match ((first + row) * shape.stride + ky).checked_sub(shape.padding.top) {
+                Some(y) if y < shape.height => {
+                    fill_row(out, &plane[y * shape.width..][..shape.width], kx, shape);
+                }
+                _ => out.fill(0.0),
+            }
+        }
+    });
+}
+
+fn fill_row(out: &mut [f32], input: &[f32], kx: usize, shape: &Shape) {
+    let left = shape.padding.left;
+    if shape.stride == 1 {
+        let start = left.saturating_sub(kx).min(out.len());
+        let offset = (start + kx).saturating_sub(left);
+        let count = input.len().saturating_sub(offset).min(out.len() - start);
+        out[..start].fill(0.0);
+        if count > 0 {
+            out[start..start + count].copy_from_slice(&input[offset..offset + count]);
+        }
+        out[start + count..].fill(0.0);
+        return;
+    }
+    for (x, out) in out.iter_mut().enumerate() {
+        let position = (x * shape.stride + kx).checked_sub(left);
+        *out = position.and_then(|position| input.get(position)).copied().unwrap_or(0.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The definition, cell by cell.
+    fn reference(x: &[f32], weight: &[f32], shape: &Shape, size: (usize, usize)) -> Vec<f32> {
+        let (kh, kw) = shape.kernel;
+        let mut out = Vec::new();
+        for b in 0..shape.batch {
+            for o in 0..shape.outputs {
+                for oy in 0..size.0 {
+                    for ox in 0..size.1 {
+                        let mut sum = 0.0;
+                        for c in 0..shape.channels {
+                            for ky in 0..kh {
+                                for kx in 0..kw {
+                                    let y = (oy * shape.stride + ky).wrapping_sub(shape.padding.top);
+                                    let xx = (ox * shape.stride + kx).wrapping_sub(shape.padding.left);
+                                    if y < shape.height && xx < shape.width {
+                                        let plane = b * shape.channels + c;
+                                        sum += x[(plane * shape.height + y) * shape.width + xx]
+                                            * weight[((o * shape.channels + c) * kh + ky) * kw + kx];
+                                    }
+                                }
+                            }
+                        }
+                        out.push(sum);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    #[test]
+    fn equals_the_definition() {
+        let value = |i: usize| ((i * 37 + 11) % 23) as f32 / 23.0 - 0.5;
+        let paddings = [Padding::all(0), Padding::all(1), Padding { top: 0, left: 0, bottom: 1, right: 1 }];
+        for (kernel, stride) in [(1, 1), (3, 1), (3, 2), (2, 2)] {
+            for padding in paddings {
+                let shape = Shape {
+                    batch: 2,
+                    channels: 3,
+                    height: 5,
+                    width: 7,
+                    outputs: 4,
+                    kernel: (kernel, kernel),
+                    stride,
+                    padding,
+                };
+                let size = shape.output_size().expect("the kernel fits");
+                let x: Vec<f32> = (0..2 * 3 * 5 * 7).map(value).collect();
+                let weight: Vec<f32> = (0..4 * 3 * kernel * kernel).map(value).collect();
+                let found = conv2d(&x, &weight, None, &shape, size);
+                for (found, expected) in found.iter().zip(reference(&x, &weight, &shape, size)) {
+                    assert!((found - expected).abs() < 1e-5, "{kernel} {stride} {padding:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_kernel_larger_than_the_picture_has_no_output() {
+        let shape = Shape {
+            batch: 1,
+            channels: 1,
+            height: 2,
+            width: 2,
+            outputs: 1,
+            kernel: (3, 3),
+            stride: 1,
+            padding: Padding::all(0),
+        };
+        assert_eq!(shape.output_size(), None);
+    }
+}

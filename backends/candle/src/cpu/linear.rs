@@ -1,0 +1,84 @@
+//! `x · weightᵀ + bias` with the weight where it lies.
+
+use rayon::prelude::*;
+
+use super::matrix::{Destination, Matrix, Threads, multiply};
+use crate::tensor::Elements;
+
+/// Elements of a weight that are widened at a time: 1 MiB of `f32`.
+const BLOCK: usize = 1 << 18;
+
+/// `x [rows, inputs]`, `weight [outputs, inputs]`, `bias [outputs]` → `[rows, outputs]`.
+pub(crate) fn linear(
+    x: &[f32],
+    weight: Elements<'_>,
+    bias: Option<&[f32]>,
+    inputs: usize,
+    outputs: usize,
+) -> Vec<f32> {
+    let rows = x.len().checked_div(inputs).unwrap_or(0);
+    let mut out = match bias {
+        Some(bias) => bias.repeat(rows),
+        None => vec![0.0; rows * outputs],
+    };
+    match weight {
+        Elements::F32(weight) if rows > 1 => {
+            let mut destination = Destination { data: &mut out, row_stride: outputs };
+            let weight = Matrix::new(weight, outputs, inputs).transposed();
+            multiply(&mut destination, Matrix::new(x, rows, inputs), weight, true, Threads::All);
+        }
+        weight => add_blocks(&mut out, x, weight, rows, inputs, outputs),
+    }
+    out
+}
+
+/// Adds the product, block of outputs by block of outputs, each widened in the thread that multiplies it.
+fn add_blocks(out: &mut [f32], x: &[f32], weight: Elements<'_>, rows: usize, inputs: usize, outputs: usize) {
+    let threads = rayon::current_num_threads();
+    let block = (BLOCK / inputs.max(1)).clamp(1, outputs.div_ceil(threads).max(1));
+    let products: Vec<Vec<f32>> = (0..outputs.div_ceil(block))
+        .into_par_iter()
+        .map_init(Vec::new, |scratch, index| {
+            let first = index * block;
+            let last = (first + block).min(outputs);
+            let weight = weight.slice(first * inputs, last * inputs);
+            let weight = crate::tensor::widened(weight, scratch);
+            product(x, weight, rows, inputs, last - first)
+        })
+        .collect();
+    for (index, product) in products.iter().enumerate() {
+        let first = index * block;
+        let width = product.len().checked_div(rows).unwrap_or(0);
+        for row in 0..rows {
+            let sums = &mut out[row * outputs + first..][..width];
+            for (sum, value) in sums.iter_mut().zip(&product[row * width..]) {
+                *sum += value;
+            }
+        }
+    }
+}
+
+fn product(x: &[f32], weight: &[f32], rows: usize, inputs: usize, outputs: usize) -> Vec<f32> {
+    if rows == 1 {
+        return weight.chunks_exact(inputs).map(|weight| dot(x, weight)).collect();
+    }
+    let mut out = vec![0.0; rows * outputs];
+    let mut destination = Destination { data: &mut out, row_stride: outputs };
+    let weight = Matrix::new(weight, outputs, inputs).transposed();
+    multiply(&mut destination, Matrix::new(x, rows, inputs), weight, false, Threads::One);
+    out
+}
+
+/// Sixteen partial sums, so that the compiler vectorises the reduction.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0f32; LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for lane in 0..LANES {
+            sums[lane] += a[lane] * b[lane];
+        }
+    }
+    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+}

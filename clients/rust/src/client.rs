@@ -1,0 +1,212 @@
+//! The client.
+
+use std::time::Duration;
+
+use smartedit_proto::v1;
+use smartedit_proto::v1::smart_edit_service_client::SmartEditServiceClient;
+use tokio::time::Instant;
+use tonic::Request;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{Deployment, EditRequest, EditStream, Edited, Error, Result, RetryPolicy};
+
+/// Largest message sent or received unless the builder says otherwise.
+const MAX_MESSAGE_BYTES: usize = 256 << 20;
+
+/// A connection to a server. Cloning is cheap and shares the connection.
+#[derive(Debug, Clone)]
+pub struct Client {
+    service: SmartEditServiceClient<Channel>,
+    retry: RetryPolicy,
+    timeout: Option<Duration>,
+}
+
+/// How to reach a server.
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Builder {
+    endpoint: String,
+    connect_timeout: Duration,
+    max_message_bytes: usize,
+    retry: RetryPolicy,
+    timeout: Option<Duration>,
+    #[cfg(feature = "tls")]
+    tls: Option<tonic::transport::ClientTlsConfig>,
+}
+
+impl Builder {
+    /// How long connecting may take; 10 seconds by default.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Largest message sent or received; 256 MiB by default.
+    pub fn max_message_bytes(mut self, bytes: usize) -> Self {
+        self.max_message_bytes = bytes;
+        self
+    }
+
+    /// When calls that found the server unavailable are tried again.
+    pub fn retry(mut self, retry: RetryPolicy) -> Self {
+        self.retry = retry;
+        self
+    }
+
+    /// How long a call may take unless its request says otherwise; no bound by default.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Encrypts the connection.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: tonic::transport::ClientTlsConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Connects now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Endpoint`] if the address cannot be read, [`Error::Connect`] if nothing answers there.
+    pub async fn connect(self) -> Result<Client> {
+        let endpoint = self.endpoint()?;
+        let connected = endpoint.connect().await;
+        let channel =
+            connected.map_err(|source| Error::Connect { endpoint: endpoint.uri().to_string(), source })?;
+        Ok(self.client(channel))
+    }
+
+    /// Connects with the first call, which fails with UNAVAILABLE (and so is retried) if nothing answers.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Endpoint`] if the address cannot be read.
+    pub fn connect_lazy(self) -> Result<Client> {
+        let channel = self.endpoint()?.connect_lazy();
+        Ok(self.client(channel))
+    }
+
+    fn endpoint(&self) -> Result<Endpoint> {
+        let uri = if self.endpoint.contains("://") {
+            self.endpoint.clone()
+        } else {
+            format!("http://{}", self.endpoint)
+        };
+        let invalid = |source| Error::Endpoint { endpoint: self.endpoint.clone(), source };
+        let endpoint = Endpoint::from_shared(uri).map_err(invalid)?;
+        let endpoint = endpoint.connect_timeout(self.connect_timeout).tcp_nodelay(true);
+        #[cfg(feature = "tls")]
+        let endpoint = match &self.tls {
+            Some(config) => endpoint.tls_config(config.clone()).map_err(invalid)?,
+            None => endpoint,
+        };
+        Ok(endpoint)
+    }
+
+    fn client(self, channel: Channel) -> Client {
+        let service = SmartEditServiceClient::new(channel)
+            .max_decoding_message_size(self.max_message_bytes)
+            .max_encoding_message_size(self.max_message_bytes);
+        Client { service, retry: self.retry, timeout: self.timeout }
+    }
+}
+
+impl Client {
+    /// A client of the server at `endpoint`: `host:port`, or a URI such as `http://host:port`.
+    pub fn builder(endpoint: impl Into<String>) -> Builder {
+        Builder {
+            endpoint: endpoint.into(),
+            connect_timeout: Duration::from_secs(10),
+            max_message_bytes: MAX_MESSAGE_BYTES,
+            retry: RetryPolicy::default(),
+            timeout: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
+    /// Connects with all defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::connect`].
+    pub async fn connect(endpoint: impl Into<String>) -> Result<Self> {
+        Self::builder(endpoint).connect().await
+    }
+
+    /// Edits a picture. Dropping the future cancels the edit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with what the server said.
+    pub async fn edit(&self, request: EditRequest) -> Result<Edited> {
+        let deadline = self.deadline(request.timeout);
+        let message = request.into_unary();
+        let call = async |left| {
+            let response = self.service.clone().edit(timed(message.clone(), left)).await?;
+            Edited::from_response(response.into_inner())
+        };
+        self.retry.run(deadline, call).await
+    }
+
+    /// Edits a picture and reports how it goes. Returns with the first event at hand; what fails before it is
+    /// retried, what fails later is not. Dropping the stream cancels the edit.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with what the server said.
+    pub async fn edit_stream(&self, request: EditRequest) -> Result<EditStream> {
+        let deadline = self.deadline(request.timeout);
+        let message = request.into_stream();
+        let call = async |left| {
+            let response = self.service.clone().edit_stream(timed(message.clone(), left)).await?;
+            EditStream::open(response.into_inner(), deadline).await
+        };
+        self.retry.run(deadline, call).await
+    }
+
+    /// All deployments, sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with what the server said.
+    pub async fn deployments(&self) -> Result<Vec<Deployment>> {
+        let call = async |left| {
+            let request = timed(v1::ListDeploymentsRequest {}, left);
+            let response = self.service.clone().list_deployments(request).await?;
+            Ok(response.into_inner().deployments.into_iter().map(Deployment::from).collect())
+        };
+        self.retry.run(self.deadline(None), call).await
+    }
+
+    /// One deployment; an empty name is the server's default.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with what the server said: NOT_FOUND if there is none of that name.
+    pub async fn deployment(&self, name: &str) -> Result<Deployment> {
+        let call = async |left| {
+            let request = timed(v1::GetDeploymentRequest { name: name.to_owned() }, left);
+            let response = self.service.clone().get_deployment(request).await?;
+            let deployment = response.into_inner().deployment.ok_or(Error::Incomplete("deployment"))?;
+            Ok(deployment.into())
+        };
+        self.retry.run(self.deadline(None), call).await
+    }
+
+    fn deadline(&self, timeout: Option<Duration>) -> Option<Instant> {
+        timeout.or(self.timeout).and_then(|timeout| Instant::now().checked_add(timeout))
+    }
+}
+
+/// A request that tells the server how much time it has.
+fn timed<T>(message: T, left: Option<Duration>) -> Request<T> {
+    let mut request = Request::new(message);
+    if let Some(left) = left {
+        request.set_timeout(left);
+    }
+    request
+}

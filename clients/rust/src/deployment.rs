@@ -1,0 +1,179 @@
+//! What a server deploys.
+
+use smartedit_proto::v1;
+
+use crate::{Scheduler, Stage};
+
+/// A model and the engines that compute its stages, under a name.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deployment {
+    /// The name that requests choose it by.
+    pub name: String,
+    /// Whether requests that name no deployment get this one.
+    pub is_default: bool,
+    /// Whether it can be used.
+    pub state: DeploymentState,
+    /// Whether a request sent now would be taken.
+    pub accepting: bool,
+    /// Requests waiting.
+    pub queued: u32,
+    /// Requests being worked on.
+    pub running: u32,
+    /// The model's name; empty unless ready.
+    pub model: String,
+    /// How the model's stages are composed; `None` unless ready.
+    pub pipeline: Option<Pipeline>,
+    /// The stages and what computes them; empty unless ready.
+    pub stages: Vec<DeployedStage>,
+    /// What a request gets that does not say otherwise; `None` unless ready.
+    pub defaults: Option<EditDefaults>,
+    /// What a request may ask for.
+    pub limits: EditLimits,
+    /// Prompt templates to choose from.
+    pub templates: u32,
+}
+
+/// Whether a deployment can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeploymentState {
+    /// Its weights are being loaded.
+    Loading,
+    /// It takes requests.
+    Ready,
+    /// It could not be loaded, for this reason.
+    Failed(String),
+    /// A state that this client does not know.
+    Unknown,
+}
+
+/// How a model's stages are composed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pipeline {
+    /// The instruction goes through the language model.
+    SmartEdit,
+    /// The instruction goes through the CLIP text encoder.
+    InstructPix2Pix,
+}
+
+/// A stage and what computes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeployedStage {
+    /// The stage.
+    pub stage: Stage,
+    /// The engine's name.
+    pub engine: String,
+    /// The device.
+    pub device: String,
+    /// Element type of weights and activations.
+    pub precision: String,
+    /// Bytes of the stage's parameters in its weight file.
+    pub weight_bytes: u64,
+}
+
+/// What a request gets that does not say otherwise.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EditDefaults {
+    /// Denoising steps.
+    pub steps: u32,
+    /// Guidance scale of the instruction.
+    pub text_guidance: f32,
+    /// Guidance scale of the source image.
+    pub image_guidance: f32,
+    /// Width and height at which pictures are edited; `None`: their own.
+    pub resolution: Option<(u32, u32)>,
+    /// The sampler.
+    pub scheduler: Option<Scheduler>,
+}
+
+/// What a request may ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EditLimits {
+    /// Size of the source file, in bytes.
+    pub max_image_bytes: u64,
+    /// Width times height of the source picture.
+    pub max_image_pixels: u64,
+    /// Width times height at which a picture is edited.
+    pub max_edit_pixels: u64,
+    /// Longer side at which a picture is edited, in pixels.
+    pub max_edit_side: u32,
+    /// Denoising steps.
+    pub max_steps: u32,
+    /// Characters of an instruction.
+    pub max_instruction_chars: u32,
+    /// Requests waiting.
+    pub max_queue: u32,
+}
+
+impl From<v1::Deployment> for Deployment {
+    fn from(wire: v1::Deployment) -> Self {
+        let state = match wire.state() {
+            v1::DeploymentState::Unspecified => DeploymentState::Unknown,
+            v1::DeploymentState::Loading => DeploymentState::Loading,
+            v1::DeploymentState::Ready => DeploymentState::Ready,
+            v1::DeploymentState::Failed => DeploymentState::Failed(wire.message.clone()),
+        };
+        let pipeline = match wire.pipeline() {
+            v1::Pipeline::Unspecified => None,
+            v1::Pipeline::SmartEdit => Some(Pipeline::SmartEdit),
+            v1::Pipeline::InstructPix2pix => Some(Pipeline::InstructPix2Pix),
+        };
+        Self {
+            name: wire.name,
+            is_default: wire.is_default,
+            state,
+            accepting: wire.accepting,
+            queued: wire.queued,
+            running: wire.running,
+            model: wire.model,
+            pipeline,
+            stages: wire.stages.into_iter().map(DeployedStage::from).collect(),
+            defaults: wire.defaults.map(EditDefaults::from),
+            limits: wire.limits.map(EditLimits::from).unwrap_or_default(),
+            templates: wire.templates,
+        }
+    }
+}
+
+impl From<v1::DeployedStage> for DeployedStage {
+    fn from(wire: v1::DeployedStage) -> Self {
+        Self {
+            stage: wire.stage().into(),
+            engine: wire.engine,
+            device: wire.device,
+            precision: wire.precision,
+            weight_bytes: wire.weight_bytes,
+        }
+    }
+}
+
+impl From<v1::EditDefaults> for EditDefaults {
+    fn from(wire: v1::EditDefaults) -> Self {
+        Self {
+            scheduler: match wire.scheduler() {
+                v1::Scheduler::Unspecified => None,
+                v1::Scheduler::EulerAncestral => Some(Scheduler::EulerAncestral),
+                v1::Scheduler::Euler => Some(Scheduler::Euler),
+                v1::Scheduler::Ddim => Some(Scheduler::Ddim),
+            },
+            steps: wire.steps,
+            text_guidance: wire.text_guidance,
+            image_guidance: wire.image_guidance,
+            resolution: wire.resolution.map(|size| (size.width, size.height)),
+        }
+    }
+}
+
+impl From<v1::EditLimits> for EditLimits {
+    fn from(wire: v1::EditLimits) -> Self {
+        Self {
+            max_image_bytes: wire.max_image_bytes,
+            max_image_pixels: wire.max_image_pixels,
+            max_edit_pixels: wire.max_edit_pixels,
+            max_edit_side: wire.max_edit_side,
+            max_steps: wire.max_steps,
+            max_instruction_chars: wire.max_instruction_chars,
+            max_queue: wire.max_queue,
+        }
+    }
+}

