@@ -146,6 +146,11 @@ impl Sink {
         }
     }
 
+    /// The file's path while the directory is in the making.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Appends bytes.
     ///
     /// # Errors
