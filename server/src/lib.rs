@@ -1,1 +1,20 @@
-//! Stub.
+//! A gRPC model server for instruction-based image editing, and its command line.
+//!
+//! - [`config`]: the configuration file and its overrides; [`engines`]: the engines of this build.
+//! - [`deployment`]: models under names, loaded on their own threads; [`work`]: queue, workers, events.
+//! - [`service`]: `smartedit.v1` over all of that; [`status`]: what callers are told of a [`failure`].
+//! - [`server`]: the whole, in a process of its own or inside another; [`cli`]: the `smartedit` binary.
+
+pub mod cli;
+pub mod config;
+pub mod deployment;
+pub mod engines;
+pub mod failure;
+pub mod server;
+pub mod service;
+pub mod status;
+pub mod telemetry;
+pub mod work;
+
+pub use config::Config;
+pub use server::{Server, Shutdown, StartError};

@@ -105,8 +105,6 @@ pub enum ExifOrientation {
 pub enum AlphaMode {
     /// The picture is laid over white.
     White,
-    /// The picture is laid over black.
-    Black,
     /// Transparency is dropped.
     Drop,
 }
@@ -181,7 +179,6 @@ impl From<EditOptions> for v1::EditOptions {
             alpha_mode: match options.alpha_mode {
                 None => v1::AlphaMode::Unspecified,
                 Some(AlphaMode::White) => v1::AlphaMode::White,
-                Some(AlphaMode::Black) => v1::AlphaMode::Black,
                 Some(AlphaMode::Drop) => v1::AlphaMode::Drop,
             }
             .into(),

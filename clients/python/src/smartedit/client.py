@@ -1,0 +1,157 @@
+"""The blocking client."""
+
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+from typing_extensions import Unpack
+
+from smartedit.channel import channel_options
+from smartedit.deployments import Deployment, deployment_from
+from smartedit.errors import SmartEditError, error_from
+from smartedit.events import Event, Result, event_from, result_from
+from smartedit.options import EditOptions, to_message
+from smartedit.pictures import Picture, encode
+from smartedit.v1 import service_pb2
+from smartedit.v1.service_pb2_grpc import SmartEditServiceStub
+
+_Request = TypeVar("_Request", service_pb2.EditRequest, service_pb2.EditStreamRequest)
+
+
+class Client:
+    """A connection to a server. Safe to share among threads.
+
+    `timeout` bounds every call that has none of its own, in seconds, retries included. A call that finds the
+    server unavailable is tried again a few times. Without `credentials` the connection is not encrypted.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout: float | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        options = channel_options()
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options)
+        self._stub: Any = SmartEditServiceStub(self._channel)
+        self._timeout = timeout
+
+    def edit(
+        self,
+        image: Picture,
+        instruction: str,
+        *,
+        deployment: str | None = None,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> Result:
+        """Edit a picture as the instruction says and wait for the result."""
+        request = edit_request(service_pb2.EditRequest, image, instruction, deployment, options)
+        return result_from(self._call(self._stub.Edit, request, timeout).result)
+
+    def edit_stream(
+        self,
+        image: Picture,
+        instruction: str,
+        *,
+        deployment: str | None = None,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> "EditStream":
+        """Edit a picture as the instruction says and report how it goes; the last event is the `Result`."""
+        request = edit_request(service_pb2.EditStreamRequest, image, instruction, deployment, options)
+        return EditStream(self._stub.EditStream(request, timeout=self._timeout_of(timeout)))
+
+    def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
+        """List what the server has deployed, sorted by name."""
+        response = self._call(self._stub.ListDeployments, service_pb2.ListDeploymentsRequest(), timeout)
+        return [deployment_from(deployment) for deployment in response.deployments]
+
+    def deployment(self, name: str | None = None, *, timeout: float | None = None) -> Deployment:
+        """Describe one deployment, or the default one."""
+        request = service_pb2.GetDeploymentRequest(name=name or "")
+        return deployment_from(self._call(self._stub.GetDeployment, request, timeout).deployment)
+
+    def close(self) -> None:
+        """Close the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, method: Callable[..., Any], request: object, timeout: float | None) -> Any:
+        try:
+            return method(request, timeout=self._timeout_of(timeout))
+        except grpc.RpcError as failure:
+            raise error_from(failure) from failure
+
+    def _timeout_of(self, timeout: float | None) -> float | None:
+        return self._timeout if timeout is None else timeout
+
+
+class EditStream(Iterator[Event]):
+    """The events of an edit under way. Leaving its `with` block before the end cancels the edit."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+
+    def __next__(self) -> Event:
+        while True:
+            try:
+                event = event_from(next(self._call))
+            except grpc.RpcError as failure:
+                raise error_from(failure) from failure
+            if event is not None:
+                return event
+
+    def result(self) -> Result:
+        """Skip to the result."""
+        for event in self:
+            if isinstance(event, Result):
+                return event
+        raise no_result()
+
+    def cancel(self) -> None:
+        """Cancel the edit; after the result this does nothing."""
+        self._call.cancel()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.cancel()
+
+
+def edit_request(
+    kind: type[_Request], image: Picture, instruction: str, deployment: str | None, options: EditOptions
+) -> _Request:
+    """Give the request for an edit."""
+    return kind(
+        image=encode(image, upright=options.get("exif_orientation") != "ignore"),
+        instruction=instruction,
+        deployment=deployment or "",
+        options=to_message(options),
+    )
+
+
+def no_result() -> SmartEditError:
+    """Give the exception for a stream that ended well but without a result."""
+    return SmartEditError(grpc.StatusCode.INTERNAL, "the stream ended without a result")

@@ -1,0 +1,1 @@
+"""Messages and gRPC stubs generated from `proto/smartedit/v1`."""

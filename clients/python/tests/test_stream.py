@@ -1,0 +1,159 @@
+"""Progress, cancellation and deadlines of the real server."""
+
+import asyncio
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from smartedit import (
+    Accepted,
+    AsyncClient,
+    Cancelled,
+    Client,
+    DeadlineExceeded,
+    EditOptions,
+    Event,
+    Queued,
+    Reply,
+    Result,
+    StageFinished,
+    StageStarted,
+    Step,
+)
+
+from servers import Server, wait_for
+
+INSTRUCTION = "Change the left cat to a fox"
+
+
+def check_order(events: list[Event], steps: int) -> None:
+    assert isinstance(events[0], Accepted)
+    assert isinstance(events[-1], Result)
+    assert sum(isinstance(event, Result) for event in events) == 1
+    assert (events[0].seed, events[0].deployment) == (events[-1].seed, events[-1].deployment)
+    assert events[0].request_id == events[-1].request_id
+    started = [event.stage for event in events if isinstance(event, StageStarted)]
+    finished = [event.stage for event in events if isinstance(event, StageFinished)]
+    assert started == list(events[-1].timings.stages)
+    assert sorted(started) == sorted(finished)
+    positions = [event.position for event in events if isinstance(event, Queued)]
+    assert positions == sorted(positions, reverse=True)
+    reported = [event.index for event in events if isinstance(event, Step)]
+    assert all(one < next_ for one, next_ in pairwise(reported))
+    # A slow reader may miss steps in between, never the last.
+    assert reported[-1] == steps
+    denoiser = [
+        index
+        for index, event in enumerate(events)
+        if isinstance(event, StageStarted | StageFinished) and event.stage == "denoiser"
+    ]
+    within = [index for index, event in enumerate(events) if isinstance(event, Step)]
+    assert denoiser[0] < within[0] <= within[-1] < denoiser[-1]
+
+
+def test_progress_comes_in_order_and_the_result_last(client: Client, picture: Image.Image) -> None:
+    with client.edit_stream(picture, INSTRUCTION, seed=5, steps=4, resolution=(64, 64)) as stream:
+        events = list(stream)
+    check_order(events, steps=4)
+    assert isinstance(events[-1], Result)
+    replies = [event.text for event in events if isinstance(event, Reply)]
+    assert replies == ([] if events[-1].reply is None else [events[-1].reply])
+    unary = client.edit(picture, INSTRUCTION, seed=5, steps=4, resolution=(64, 64))
+    assert np.array_equal(np.asarray(events[-1].image), np.asarray(unary.image))
+
+
+def test_previews_are_pictures(client: Client, picture: Image.Image) -> None:
+    stream = client.edit_stream(picture, INSTRUCTION, steps=4, resolution=(64, 64), preview_interval=2)
+    previews = [event.preview for event in stream if isinstance(event, Step) and event.preview]
+    assert previews
+    for preview in previews:
+        assert preview.step % 2 == 0
+        assert preview.image.size == (64, 64)
+
+
+def test_no_previews_unless_asked_for(client: Client, picture: Image.Image) -> None:
+    stream = client.edit_stream(picture, INSTRUCTION, steps=2, resolution=(64, 64))
+    assert not any(event.preview for event in stream if isinstance(event, Step))
+
+
+async def test_asyncio_progress(server: Server, picture: Image.Image) -> None:
+    async with AsyncClient(server.address, timeout=120) as client:
+        stream = client.edit_stream(picture, INSTRUCTION, steps=3, resolution=(64, 64))
+        check_order([event async for event in stream], steps=3)
+
+
+LONG: EditOptions = {"steps": 1000, "resolution": (512, 512)}
+"""Options of an edit that takes many times as long as any of these tests may."""
+
+
+def idle(client: Client) -> bool:
+    deployment = client.deployment()
+    return deployment.running == 0 and deployment.queued == 0
+
+
+def check_stopped(client: Client, picture: Image.Image, last: Step) -> None:
+    """The only worker must be free again long before the edit could have been done."""
+    assert last.index < last.total // 2
+    wait_for(lambda: idle(client), "the worker is free", seconds=30)
+    assert client.edit(picture, INSTRUCTION, steps=1, resolution=(64, 64)).image.size == (64, 64)
+
+
+def test_leaving_a_stream_stops_the_work(client: Client, picture: Image.Image) -> None:
+    with client.edit_stream(picture, INSTRUCTION, **LONG) as stream:
+        step = next(event for event in stream if isinstance(event, Step))
+        assert client.deployment().running == 1
+    check_stopped(client, picture, step)
+
+
+def test_a_lost_connection_stops_the_work(server: Server, client: Client, picture: Image.Image) -> None:
+    with Client(server.address) as other:
+        stream = other.edit_stream(picture, INSTRUCTION, **LONG)
+        step = next(event for event in stream if isinstance(event, Step))
+    check_stopped(client, picture, step)
+
+
+async def test_cancelling_a_task_stops_the_work(server: Server, client: Client, picture: Image.Image) -> None:
+    async with AsyncClient(server.address) as asynchronous:
+        task = asyncio.create_task(asynchronous.edit(picture, INSTRUCTION, **LONG))
+        while (await asynchronous.deployment()).running == 0:
+            assert not task.done()
+        task.cancel()
+        with pytest.raises((asyncio.CancelledError, Cancelled)):
+            await task
+    check_stopped(client, picture, Step(0, 1000, None))
+
+
+def test_a_waiting_edit_can_be_cancelled(client: Client, picture: Image.Image) -> None:
+    with client.edit_stream(picture, INSTRUCTION, **LONG) as running:
+        step = next(event for event in running if isinstance(event, Step))
+        with client.edit_stream(picture, INSTRUCTION, **LONG) as waiting:
+            assert any(isinstance(event, Queued) for event in waiting)
+            assert client.deployment().queued == 1
+        wait_for(lambda: client.deployment().queued == 0, "the queue is empty", seconds=30)
+        assert client.deployment().running == 1
+    check_stopped(client, picture, step)
+
+
+def test_a_passed_deadline_stops_the_work(client: Client, picture: Image.Image) -> None:
+    with pytest.raises(DeadlineExceeded):
+        client.edit(picture, INSTRUCTION, timeout=1, **LONG)
+    check_stopped(client, picture, Step(0, 1000, None))
+
+
+def test_a_passed_deadline_stops_a_stream(client: Client, picture: Image.Image) -> None:
+    stream = client.edit_stream(picture, INSTRUCTION, timeout=1, **LONG)
+    with pytest.raises(DeadlineExceeded):
+        stream.result()
+    check_stopped(client, picture, Step(0, 1000, None))
+
+
+def test_the_work_goes_on_if_asked_to(client: Client, picture: Image.Image) -> None:
+    steps = 20
+    with client.edit_stream(
+        picture, INSTRUCTION, steps=steps, resolution=(64, 64), keep_on_disconnect=True
+    ) as stream:
+        accepted = next(stream)
+        assert isinstance(accepted, Accepted)
+    wait_for(lambda: idle(client), "the edit is done")

@@ -1,0 +1,236 @@
+//! The server's configuration: a TOML file, overridden by the environment, overridden by flags.
+
+mod check;
+mod load;
+mod origin;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use smartedit_core::engine::Precision;
+use smartedit_core::stage::{StageKind, StageOptions};
+
+pub use load::{ConfigError, Loaded, Override, load};
+pub use origin::{Origins, Problem, Problems};
+
+/// The deployment that a server has which is given a model directory instead of a configuration.
+pub const DEFAULT_DEPLOYMENT: &str = "default";
+
+/// Everything that can be configured. Every key has a default but the deployments.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Address and port to serve on; port 0 is any free one.
+    pub listen: SocketAddr,
+    /// The deployment of requests that name none. May be left out when there is one, or one called `default`.
+    pub default_deployment: Option<String>,
+    /// What a request may ask for, and how many may wait.
+    pub limits: Limits,
+    /// How the server logs.
+    pub log: Log,
+    /// How the server stops.
+    pub drain: Drain,
+    /// The deployments by name.
+    pub deployments: BTreeMap<String, DeploymentConfig>,
+}
+
+/// What a request may ask for, and how many may wait.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Size of a gRPC message, either way, in bytes.
+    pub max_message_bytes: usize,
+    /// Size of a source file, in bytes.
+    pub max_image_bytes: usize,
+    /// Width times height of a source picture.
+    pub max_image_pixels: u64,
+    /// Width times height at which a picture is edited.
+    pub max_edit_pixels: u64,
+    /// Longer side at which a picture is edited, in pixels.
+    pub max_edit_side: u32,
+    /// Denoising steps.
+    pub max_steps: u32,
+    /// Characters of an instruction, and of a negative prompt.
+    pub max_instruction_chars: usize,
+    /// Requests waiting, per deployment; 0 takes a request only when a worker is free.
+    pub max_queue: usize,
+    /// Bytes of all requests waiting, per deployment.
+    pub max_queue_bytes: usize,
+    /// Edits being received or waited for, over all deployments and connections.
+    pub max_concurrent: usize,
+}
+
+/// How the server logs.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Log {
+    /// The form of a line.
+    pub format: LogFormat,
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`), or directives such as `info,h2=warn`.
+    pub level: String,
+    /// Whether instructions and replies are logged. They are what users wrote: off by default.
+    pub instructions: bool,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
+}
+
+/// How the server stops.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// How long running and waiting edits may take to finish after SIGTERM, in seconds.
+    pub timeout_seconds: f64,
+}
+
+impl Drain {
+    /// How long running and waiting edits may take to finish.
+    pub fn timeout(&self) -> Duration {
+        Duration::try_from_secs_f64(self.timeout_seconds).unwrap_or_default()
+    }
+}
+
+/// A model directory and what computes it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentConfig {
+    /// The model directory; in a file, relative to the file.
+    pub model: PathBuf,
+    /// The engine of all stages.
+    #[serde(default = "default_engine")]
+    pub engine: String,
+    /// The device of all stages: `cpu`, `cuda:N` or `metal:N`.
+    #[serde(default = "default_device")]
+    pub device: String,
+    /// Element type of weights and activations of all stages.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Threads that compute one edit; without it, all cores.
+    #[serde(default)]
+    pub threads: Option<usize>,
+    /// Edits computed at the same time. They share the weights.
+    #[serde(default = "default_instances")]
+    pub instances: usize,
+    /// What single stages have different.
+    #[serde(default)]
+    pub stages: BTreeMap<StageKind, StageOverride>,
+}
+
+/// What a stage has different from its deployment.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StageOverride {
+    /// The engine.
+    pub engine: Option<String>,
+    /// The device.
+    pub device: Option<String>,
+    /// Element type of weights and activations.
+    pub precision: Option<Precision>,
+}
+
+fn default_engine() -> String {
+    "candle".to_owned()
+}
+
+fn default_device() -> String {
+    StageOptions::default().device
+}
+
+fn default_instances() -> usize {
+    1
+}
+
+impl DeploymentConfig {
+    /// A model directory with all defaults.
+    pub fn new(model: impl Into<PathBuf>) -> Self {
+        Self {
+            model: model.into(),
+            engine: default_engine(),
+            device: default_device(),
+            precision: Precision::default(),
+            threads: None,
+            instances: default_instances(),
+            stages: BTreeMap::new(),
+        }
+    }
+
+    /// The engine of a stage, and the stage's options.
+    pub fn stage(&self, kind: StageKind) -> (&str, StageOptions) {
+        let own = self.stages.get(&kind);
+        let engine = own.and_then(|own| own.engine.as_ref()).unwrap_or(&self.engine);
+        let device = own.and_then(|own| own.device.as_ref()).unwrap_or(&self.device);
+        let precision = own.and_then(|own| own.precision).unwrap_or(self.precision);
+        (engine, StageOptions { device: device.clone(), precision })
+    }
+}
+
+impl Config {
+    /// One deployment of a model directory, all else by default.
+    pub fn single(model: impl Into<PathBuf>) -> Self {
+        let deployment = DeploymentConfig::new(model);
+        Self { deployments: BTreeMap::from([(DEFAULT_DEPLOYMENT.to_owned(), deployment)]), ..Self::default() }
+    }
+
+    /// The name of the deployment of requests that name none.
+    pub fn default_deployment(&self) -> Option<&str> {
+        let mut names = self.deployments.keys().map(String::as_str);
+        match (&self.default_deployment, self.deployments.len()) {
+            (Some(name), _) => Some(name),
+            (None, 1) => names.next(),
+            (None, _) => names.find(|name| *name == DEFAULT_DEPLOYMENT),
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            default_deployment: None,
+            limits: Limits::default(),
+            log: Log::default(),
+            drain: Drain::default(),
+            deployments: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_bytes: 64 << 20,
+            max_image_bytes: 32 << 20,
+            max_image_pixels: 64_000_000,
+            max_edit_pixels: 1 << 20,
+            max_edit_side: 2048,
+            max_steps: 500,
+            max_instruction_chars: 2000,
+            max_queue: 32,
+            max_queue_bytes: 256 << 20,
+            max_concurrent: 128,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { format: LogFormat::Text, level: "info".to_owned(), instructions: false }
+    }
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { timeout_seconds: 30.0 }
+    }
+}

@@ -1,0 +1,150 @@
+//! Why a request cannot be served.
+
+use std::fmt;
+use std::time::Duration;
+
+use smartedit_core::picture::PictureError;
+use smartedit_core::pipeline::EditError;
+use smartedit_core::stage::StageError;
+use smartedit_core::text::TextError;
+
+use crate::work::StopReason;
+
+/// Why a request cannot be served. [`crate::status`] turns it into what the caller is told.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Fields of the request have values that cannot be.
+    #[error("{0}")]
+    Invalid(Violations),
+    /// There is no such deployment.
+    #[error("there is no deployment `{name}`; there are {known}")]
+    UnknownDeployment {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The deployment is still being loaded.
+    #[error("deployment `{0}` is still being loaded")]
+    Loading(String),
+    /// The deployment could not be loaded.
+    #[error("deployment `{name}` could not be loaded: {reason}")]
+    NotLoaded {
+        /// The deployment.
+        name: String,
+        /// Why not, in words that a caller may read.
+        reason: String,
+    },
+    /// The deployment's queue has no room.
+    #[error("the queue of deployment `{deployment}` is full")]
+    QueueFull {
+        /// The deployment.
+        deployment: String,
+        /// When there should be room.
+        retry_after: Duration,
+    },
+    /// The server receives as many edits as it may.
+    #[error("the server is receiving as many edits as it may")]
+    Overloaded,
+    /// The server shuts down.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The caller went away.
+    #[error("the caller went away")]
+    Abandoned,
+    /// The caller's deadline passed.
+    #[error("the deadline passed before the edit was done")]
+    DeadlineExceeded,
+    /// The source file is no picture that can be edited.
+    #[error("image: {0}")]
+    Picture(PictureError),
+    /// The result cannot be encoded.
+    #[error("cannot encode the edited picture: {0}")]
+    Encoding(PictureError),
+    /// The edit failed.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// The worker panicked.
+    #[error("the worker panicked: {0}")]
+    Panicked(String),
+    /// The worker ended without a word.
+    #[error("the worker is gone")]
+    Lost,
+}
+
+impl Failure {
+    /// One field that has a value that cannot be.
+    pub fn invalid(field: impl Into<String>, description: impl fmt::Display) -> Self {
+        let mut violations = Violations::default();
+        violations.add(field, description);
+        Self::Invalid(violations)
+    }
+
+    /// The failure's stable name, for callers' programs and for logs.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Invalid(_)
+            | Self::Edit(EditError::Invalid { .. } | EditError::Text(TextError::Encode(_))) => {
+                "INVALID_REQUEST"
+            }
+            Self::Picture(_) => "INVALID_IMAGE",
+            Self::UnknownDeployment { .. } => "UNKNOWN_DEPLOYMENT",
+            Self::Loading(_) => "DEPLOYMENT_LOADING",
+            Self::NotLoaded { .. } => "DEPLOYMENT_FAILED",
+            Self::QueueFull { .. } => "QUEUE_FULL",
+            Self::Overloaded => "OVERLOADED",
+            Self::ShuttingDown => "SHUTTING_DOWN",
+            Self::Abandoned => "ABANDONED",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::Edit(EditError::ImageTokens { .. }) => "NO_IMAGE_TOKENS",
+            Self::Edit(EditError::Stage(StageError::NotFinite { .. })) => "NOT_FINITE",
+            Self::Edit(_) | Self::Encoding(_) | Self::Panicked(_) | Self::Lost => "INTERNAL",
+        }
+    }
+
+    /// Whether it is the server's own fault, so that the log must hold all of it.
+    pub fn is_internal(&self) -> bool {
+        matches!(self.reason(), "INTERNAL" | "NOT_FINITE")
+    }
+}
+
+impl From<StopReason> for Failure {
+    fn from(reason: StopReason) -> Self {
+        match reason {
+            StopReason::Abandoned => Self::Abandoned,
+            StopReason::DeadlineExceeded => Self::DeadlineExceeded,
+            StopReason::ShuttingDown => Self::ShuttingDown,
+        }
+    }
+}
+
+/// Fields that have values that cannot be.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Violations(Vec<(String, String)>);
+
+impl Violations {
+    /// Adds a field and what is wrong with it.
+    pub fn add(&mut self, field: impl Into<String>, description: impl fmt::Display) {
+        self.0.push((field.into(), description.to_string()));
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Fields, and what is wrong with each.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(field, description)| (field.as_str(), description.as_str()))
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (field, description)) in self.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{field}: {description}")?;
+        }
+        Ok(())
+    }
+}

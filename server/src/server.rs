@@ -1,0 +1,235 @@
+//! The server: bound to an address, serving, and shutting down.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smartedit_proto::v1::smart_edit_service_server::SmartEditServiceServer;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::config::{Config, ConfigError, Loaded};
+use crate::deployment::{Deployment, Deployments, EngineLoader, Loader, State};
+use crate::engines::Engines;
+use crate::failure::Failure;
+use crate::service::{AdmissionLayer, DeadlineLayer, Service};
+use crate::work::StopReason;
+
+/// The health service's name of the server's being alive: SERVING as long as anything answers.
+pub const LIVE: &str = "live";
+
+/// How long stopped edits and open connections get to end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// How often connections on which nothing happens are tested, so that callers who vanished are noticed.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Window of a stream, so that uploads of megabytes need few round trips.
+const STREAM_WINDOW: u32 = 1 << 20;
+
+/// Window of a connection.
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// A server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The address cannot be had.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The descriptors of the services are damaged.
+    #[error("cannot describe the services")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    /// Serving ended by itself.
+    #[error("cannot go on serving")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// How a server ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Every edit was finished.
+    Drained,
+    /// The time ran out; so many edits were stopped.
+    Stopped(usize),
+}
+
+/// A server that is bound to an address. Deployments load; calls are answered once [`Server::serve`] runs.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    service: Service,
+    config: Config,
+    shutdown: Shutdown,
+}
+
+/// Makes a server shut down: refuse edits, finish those it has, end. Cloning shares it.
+#[derive(Debug, Clone, Default)]
+pub struct Shutdown(CancellationToken);
+
+impl Shutdown {
+    /// Begins to shut down.
+    pub fn begin(&self) {
+        self.0.cancel();
+    }
+}
+
+impl Server {
+    /// Checks a configuration, binds its address and begins to load its deployments on the engines of this build.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the configuration, or why the address cannot be had.
+    pub async fn bind(config: Config) -> Result<Self, StartError> {
+        let engines = Engines::built_in();
+        Loaded { config: config.clone(), ..Loaded::default() }.check(&engines)?;
+        Self::bind_with(config, Arc::new(EngineLoader(engines))).await
+    }
+
+    /// Binds a configuration's address and begins to load its deployments with a loader of one's own.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Listen`] if the address cannot be had.
+    pub async fn bind_with(config: Config, loader: Arc<dyn Loader>) -> Result<Self, StartError> {
+        let refused = |source| StartError::Listen { address: config.listen, source };
+        let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let service = Service::new(config.clone(), Deployments::start(&config, &loader));
+        Ok(Self { listener, address, service, config, shutdown: Shutdown::default() })
+    }
+
+    /// The address it is bound to.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// What makes it shut down.
+    pub fn shutdown(&self) -> Shutdown {
+        self.shutdown.clone()
+    }
+
+    /// Waits until a deployment (the default one, if the name is empty) has been loaded.
+    ///
+    /// # Errors
+    ///
+    /// There is none of this name, or it could not be loaded.
+    pub fn ready(&self, deployment: &str) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
+        let found = self.service.deployments().get(deployment);
+        async move { found?.loaded().await }
+    }
+
+    /// Serves until it is told to shut down and has done so.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Reflection`] if the services cannot be described, [`StartError::Serve`] if serving breaks off.
+    pub async fn serve(self) -> Result<Ended, StartError> {
+        let Self { listener, service, config, shutdown, .. } = self;
+        let (health, health_service) = tonic_health::server::health_reporter();
+        report(&health, LIVE, true).await;
+        ready(&health, false).await;
+
+        let limit = config.limits.max_message_bytes;
+        let edits = SmartEditServiceServer::new(service.clone())
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit);
+        let closed = CancellationToken::new();
+        let serving = tonic::transport::Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(DeadlineLayer)
+            .layer(AdmissionLayer::new(config.limits.max_concurrent))
+            .add_service(edits)
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?)
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                closed.clone().cancelled_owned(),
+            );
+        let mut serving = std::pin::pin!(serving);
+
+        let default = service.deployments().get("").ok();
+        let draining = async {
+            tokio::select! {
+                () = shutdown.0.cancelled() => {}
+                () = follow(&health, default) => {}
+            }
+            ready(&health, false).await;
+            drain(&service, config.drain.timeout()).await
+        };
+        let ended = tokio::select! {
+            ended = draining => Ok(ended),
+            outcome = &mut serving => outcome.map(|()| Ended::Drained),
+        };
+        service.deployments().close();
+        closed.cancel();
+        if ended.is_ok() && tokio::time::timeout(GRACE, serving).await.is_err() {
+            tracing::info!("connections are still open; closing them");
+        }
+        Ok(ended?)
+    }
+}
+
+fn reflection() -> tonic_reflection::server::Builder<'static> {
+    tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(smartedit_proto::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+}
+
+async fn report(health: &HealthReporter, name: &str, serving: bool) {
+    let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
+    health.set_service_status(name, status).await;
+}
+
+/// Readiness, of the server as a whole and of its one service. A full queue does not end it.
+async fn ready(health: &HealthReporter, serving: bool) {
+    report(health, "", serving).await;
+    let name = <SmartEditServiceServer<Service> as tonic::server::NamedService>::NAME;
+    report(health, name, serving).await;
+}
+
+/// Keeps readiness true to the default deployment's state; never ends.
+async fn follow(health: &HealthReporter, deployment: Option<Arc<Deployment>>) {
+    if let Some(deployment) = deployment {
+        let mut states = deployment.watch();
+        loop {
+            let serving = matches!(*states.borrow_and_update(), State::Ready(_));
+            ready(health, serving).await;
+            if states.changed().await.is_err() {
+                break;
+            }
+        }
+    }
+    std::future::pending().await
+}
+
+/// Refuses new edits, lets those there are finish, and stops what is left when the time has run out.
+async fn drain(service: &Service, timeout: Duration) -> Ended {
+    service.refuse();
+    let requests = service.requests();
+    tracing::info!(edits = requests.len(), timeout_seconds = timeout.as_secs_f64(), "shutting down");
+    if tokio::time::timeout(timeout, requests.idle()).await.is_ok() {
+        tracing::info!("every edit is finished");
+        return Ended::Drained;
+    }
+    let stopped = requests.len();
+    tracing::warn!(edits = stopped, "the time to finish ran out; stopping what is left");
+    requests.stop_all(StopReason::ShuttingDown);
+    service.deployments().all().iter().for_each(|deployment| deployment.queue().prune());
+    let _ = tokio::time::timeout(GRACE, requests.idle()).await;
+    Ended::Stopped(stopped)
+}

@@ -1,0 +1,93 @@
+//! Deployments as messages.
+
+use smartedit_core::model::{ModelConfig, PipelineConfig, SchedulerKind};
+use smartedit_core::stage::{StageInfo, StageKind};
+use smartedit_proto::v1;
+
+use super::Service;
+use super::messages::{count, stage};
+use crate::config::Limits;
+use crate::deployment::{Deployment, State};
+
+impl Service {
+    /// What callers are told of a deployment.
+    pub(super) fn describe(&self, deployment: &Deployment) -> v1::Deployment {
+        let (queued, running) = deployment.queue().load();
+        let state = deployment.state();
+        let ready = matches!(state, State::Ready(_));
+        let mut description = v1::Deployment {
+            name: deployment.name().to_owned(),
+            is_default: self.deployments().is_default(deployment),
+            accepting: ready && self.is_accepting() && deployment.queue().has_room(),
+            queued: count(queued),
+            running: count(running),
+            limits: Some(limits(&self.0.config.limits)),
+            ..v1::Deployment::default()
+        };
+        match state {
+            State::Loading => description.set_state(v1::DeploymentState::Loading),
+            State::Failed(reason) => {
+                description.set_state(v1::DeploymentState::Failed);
+                description.message = reason;
+            }
+            State::Ready(editor) => {
+                description.set_state(v1::DeploymentState::Ready);
+                describe_model(&mut description, editor.config(), editor.stages());
+            }
+        }
+        description
+    }
+}
+
+fn describe_model(description: &mut v1::Deployment, model: &ModelConfig, mut stages: Vec<StageInfo>) {
+    description.model = model.name.clone();
+    match &model.pipeline {
+        PipelineConfig::SmartEdit { prompt, .. } => {
+            description.set_pipeline(v1::Pipeline::SmartEdit);
+            description.templates = count(prompt.templates.len());
+        }
+        PipelineConfig::InstructPix2Pix { .. } => description.set_pipeline(v1::Pipeline::InstructPix2pix),
+    }
+    stages.sort_by_key(|info| StageKind::ALL.iter().position(|kind| *kind == info.kind));
+    description.stages = stages.into_iter().map(deployed_stage).collect();
+    description.defaults = Some(v1::EditDefaults {
+        steps: count(model.defaults.steps),
+        text_guidance: model.defaults.text_guidance,
+        image_guidance: model.defaults.image_guidance,
+        resolution: model
+            .defaults
+            .resolution
+            .map(|(width, height)| v1::Resolution { width: count(width), height: count(height) }),
+        scheduler: scheduler(model.scheduler.default).into(),
+    });
+}
+
+fn deployed_stage(info: StageInfo) -> v1::DeployedStage {
+    v1::DeployedStage {
+        stage: stage(info.kind).into(),
+        engine: info.engine.to_owned(),
+        device: info.device,
+        precision: info.precision.to_string(),
+        weight_bytes: info.weight_bytes,
+    }
+}
+
+fn limits(limits: &Limits) -> v1::EditLimits {
+    v1::EditLimits {
+        max_image_bytes: limits.max_image_bytes as u64,
+        max_image_pixels: limits.max_image_pixels,
+        max_edit_pixels: limits.max_edit_pixels,
+        max_edit_side: limits.max_edit_side,
+        max_steps: limits.max_steps,
+        max_instruction_chars: count(limits.max_instruction_chars),
+        max_queue: count(limits.max_queue),
+    }
+}
+
+const fn scheduler(kind: SchedulerKind) -> v1::Scheduler {
+    match kind {
+        SchedulerKind::EulerAncestral => v1::Scheduler::EulerAncestral,
+        SchedulerKind::Euler => v1::Scheduler::Euler,
+        SchedulerKind::Ddim => v1::Scheduler::Ddim,
+    }
+}

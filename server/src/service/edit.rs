@@ -1,0 +1,162 @@
+//! Handing an edit to its deployment, and reporting on it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use smartedit_proto::v1;
+use tokio_stream::Stream;
+use tonic::{Response, Status};
+
+use super::validate::Checked;
+use super::{Arrival, Service, messages, validate};
+use crate::failure::Failure;
+use crate::status::status;
+use crate::work::{Event, Events, Full, Guard, Job, Progress, Stop, channel};
+
+/// The stream of events of an edit.
+pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamResponse, Status>> + Send>>;
+
+/// The metadata key of a response that holds the request's identifier.
+const REQUEST_ID: &str = "x-request-id";
+
+/// A request, unary or streaming.
+pub(super) struct Order {
+    pub(super) image: Bytes,
+    pub(super) instruction: String,
+    pub(super) deployment: String,
+    pub(super) options: v1::EditOptions,
+}
+
+/// What a caller holds while its edit is waited for: events, and the guard that stops the edit when the caller
+/// goes away.
+pub(super) struct Ticket {
+    about: About,
+    arrival: Arrival,
+    events: Events,
+    guard: Guard,
+}
+
+/// What is known of an edit before it is begun.
+#[derive(Debug, Clone)]
+pub(super) struct About {
+    pub(super) request_id: String,
+    pub(super) deployment: String,
+    pub(super) seed: u64,
+}
+
+impl Service {
+    /// Checks an order and puts it into its deployment's queue.
+    pub(super) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Status> {
+        let request_id = format!("{:016x}", fastrand::u64(..));
+        let span = tracing::info_span!("edit", request_id, deployment = tracing::field::Empty);
+        let entered = span.clone().entered();
+        let submitted = self.enqueue(order, arrival, &request_id, span);
+        drop(entered);
+        submitted.map_err(|failure| {
+            tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "edit refused");
+            status(&failure, Some(&request_id))
+        })
+    }
+
+    fn enqueue(
+        &self,
+        order: Order,
+        arrival: Arrival,
+        request_id: &str,
+        span: tracing::Span,
+    ) -> Result<Ticket, Failure> {
+        if !self.is_accepting() {
+            return Err(Failure::ShuttingDown);
+        }
+        let deployment = self.deployments().get(&order.deployment)?;
+        span.record("deployment", deployment.name());
+        let editor = deployment.editor()?;
+        let Checked { task, seed, keep } = validate::check(order, &self.0.config.limits, editor.config())?;
+        if self.0.config.log.instructions {
+            tracing::info!(instruction = task.instruction, "edit accepted");
+        }
+
+        let (reporter, events) = channel();
+        let stop = Stop::new(arrival.deadline.filter(|_| !keep));
+        let queue = deployment.queue();
+        let guard = Guard::new(Arc::clone(queue), stop.clone(), keep);
+        let registration = self.requests().register(request_id, stop.clone());
+        // Whoever shuts the server down first refuses edits, then looks at the registry.
+        if !self.is_accepting() {
+            return Err(Failure::ShuttingDown);
+        }
+        reporter.report(Progress::Accepted);
+        let id = request_id.to_owned();
+        let job = Job { id, task, arrival: arrival.at, stop, reporter, span, registration };
+        queue.push(job).map_err(|Full { retry_after }| Failure::QueueFull {
+            deployment: deployment.name().to_owned(),
+            retry_after,
+        })?;
+        let about =
+            About { request_id: request_id.to_owned(), deployment: deployment.name().to_owned(), seed };
+        Ok(Ticket { about, arrival, events, guard })
+    }
+}
+
+impl Ticket {
+    /// Waits for the result.
+    pub(super) async fn result(self) -> Result<Response<v1::EditResponse>, Status> {
+        let Self { about, mut events, guard: _guard, .. } = self;
+        loop {
+            match events.next().await {
+                Some(Event::Progress(_)) => {}
+                Some(Event::Finished(outcome)) => {
+                    let finished = outcome.map_err(|failure| about.status(&failure))?;
+                    let result = Some(messages::result(&about, *finished));
+                    return Ok(about.label(v1::EditResponse { result }));
+                }
+                None => return Err(about.status(&Failure::Lost)),
+            }
+        }
+    }
+
+    /// The events, down to the result. The deadline also bounds a caller who reads slowly.
+    pub(super) fn stream(self) -> Response<EventStream> {
+        let Self { about, arrival, mut events, guard } = self;
+        let labelled = about.clone();
+        let stream = async_stream::stream! {
+            let _guard = guard;
+            loop {
+                let event = tokio::select! {
+                    biased;
+                    event = events.next() => event,
+                    () = arrival.passed() => Some(Event::Finished(Err(Failure::DeadlineExceeded))),
+                };
+                match event {
+                    Some(Event::Progress(progress)) => yield Ok(messages::progress(&about, progress)),
+                    Some(Event::Finished(Ok(finished))) => {
+                        yield Ok(messages::finished(&about, *finished));
+                        return;
+                    }
+                    Some(Event::Finished(Err(failure))) => {
+                        yield Err(about.status(&failure));
+                        return;
+                    }
+                    None => return,
+                }
+            }
+        };
+        labelled.label(Box::pin(stream))
+    }
+}
+
+impl About {
+    fn status(&self, failure: &Failure) -> Status {
+        status(failure, Some(&self.request_id))
+    }
+
+    /// A response that names the request.
+    fn label<T>(&self, message: T) -> Response<T> {
+        let mut response = Response::new(message);
+        if let Ok(id) = self.request_id.parse() {
+            response.metadata_mut().insert(REQUEST_ID, id);
+        }
+        response
+    }
+}

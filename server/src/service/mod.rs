@@ -1,0 +1,106 @@
+//! `smartedit.v1.SmartEditService`.
+
+mod admission;
+mod deadline;
+mod describe;
+mod edit;
+mod messages;
+mod validate;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use smartedit_proto::v1;
+use smartedit_proto::v1::smart_edit_service_server::SmartEditService;
+use tonic::{Request, Response, Status};
+
+use crate::config::Config;
+use crate::deployment::Deployments;
+use crate::status::status;
+use crate::work::Requests;
+
+pub use admission::AdmissionLayer;
+pub use deadline::{Arrival, DeadlineLayer};
+
+/// The service; cloning shares its state.
+#[derive(Clone)]
+pub struct Service(Arc<Shared>);
+
+struct Shared {
+    config: Config,
+    deployments: Deployments,
+    requests: Requests,
+    accepting: AtomicBool,
+}
+
+impl Service {
+    /// A service of these deployments.
+    pub fn new(config: Config, deployments: Deployments) -> Self {
+        Self(Arc::new(Shared {
+            config,
+            deployments,
+            requests: Requests::default(),
+            accepting: AtomicBool::new(true),
+        }))
+    }
+
+    /// The deployments.
+    pub fn deployments(&self) -> &Deployments {
+        &self.0.deployments
+    }
+
+    /// The requests being waited for or worked on.
+    pub fn requests(&self) -> &Requests {
+        &self.0.requests
+    }
+
+    /// Refuses new edits from now on.
+    pub fn refuse(&self) {
+        self.0.accepting.store(false, Ordering::SeqCst);
+    }
+
+    fn is_accepting(&self) -> bool {
+        self.0.accepting.load(Ordering::SeqCst)
+    }
+}
+
+#[tonic::async_trait]
+impl SmartEditService for Service {
+    type EditStreamStream = edit::EventStream;
+
+    async fn edit(&self, request: Request<v1::EditRequest>) -> Result<Response<v1::EditResponse>, Status> {
+        let arrival = Arrival::of(&request);
+        let v1::EditRequest { image, instruction, deployment, options } = request.into_inner();
+        let order = edit::Order { image, instruction, deployment, options: options.unwrap_or_default() };
+        self.submit(order, arrival)?.result().await
+    }
+
+    async fn edit_stream(
+        &self,
+        request: Request<v1::EditStreamRequest>,
+    ) -> Result<Response<Self::EditStreamStream>, Status> {
+        let arrival = Arrival::of(&request);
+        let v1::EditStreamRequest { image, instruction, deployment, options } = request.into_inner();
+        let order = edit::Order { image, instruction, deployment, options: options.unwrap_or_default() };
+        Ok(self.submit(order, arrival)?.stream())
+    }
+
+    async fn list_deployments(
+        &self,
+        _: Request<v1::ListDeploymentsRequest>,
+    ) -> Result<Response<v1::ListDeploymentsResponse>, Status> {
+        let deployments =
+            self.deployments().all().iter().map(|deployment| self.describe(deployment)).collect();
+        Ok(Response::new(v1::ListDeploymentsResponse { deployments }))
+    }
+
+    async fn get_deployment(
+        &self,
+        request: Request<v1::GetDeploymentRequest>,
+    ) -> Result<Response<v1::GetDeploymentResponse>, Status> {
+        let found = self.deployments().get(&request.get_ref().name);
+        let deployment = found.map_err(|failure| status(&failure, None))?;
+        let deployment = Some(self.describe(&deployment));
+        Ok(Response::new(v1::GetDeploymentResponse { deployment }))
+    }
+}

@@ -1,0 +1,185 @@
+//! What callers are told of a failure: the one place where failures become gRPC statuses.
+
+use std::time::Duration;
+
+use smartedit_core::pipeline::EditError;
+use smartedit_core::stage::StageError;
+use smartedit_core::text::TextError;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt};
+
+use crate::failure::Failure;
+
+/// Domain of `google.rpc.ErrorInfo`.
+pub const DOMAIN: &str = "smartedit";
+
+/// What a caller who found the server busy with something of unknown length is told to wait.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The status for a failure. With the identifier of the request, if it got as far as having one.
+///
+/// What is not meant for callers (an engine's words, paths, a panic) is logged by the worker and answered with the
+/// bare fact.
+pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
+    let mut details = ErrorDetails::new();
+    details.set_error_info(failure.reason(), DOMAIN, std::collections::HashMap::new());
+    if let Some(id) = request_id {
+        details.set_request_info(id, "");
+    }
+    let (code, message) = match failure {
+        Failure::Invalid(violations) => {
+            for (field, description) in violations.iter() {
+                details.add_bad_request_violation(field, description);
+            }
+            (Code::InvalidArgument, failure.to_string())
+        }
+        Failure::Picture(error) => violation(&mut details, "image", &error.to_string()),
+        Failure::Edit(EditError::Invalid { field, message }) => {
+            violation(&mut details, &path(field), message)
+        }
+        Failure::Edit(EditError::Text(TextError::Encode(message))) => {
+            violation(&mut details, "instruction", message)
+        }
+        Failure::UnknownDeployment { name, .. } => {
+            details.set_resource_info("deployment", name, "", "");
+            (Code::NotFound, failure.to_string())
+        }
+        Failure::Loading(_) | Failure::ShuttingDown => {
+            details.set_retry_info(Some(SOON));
+            (Code::Unavailable, failure.to_string())
+        }
+        Failure::NotLoaded { .. } | Failure::Edit(EditError::ImageTokens { .. }) => {
+            (Code::FailedPrecondition, failure.to_string())
+        }
+        Failure::QueueFull { retry_after, .. } => {
+            details.set_retry_info(Some(*retry_after));
+            (Code::ResourceExhausted, failure.to_string())
+        }
+        Failure::Overloaded => {
+            details.set_retry_info(Some(SOON));
+            (Code::ResourceExhausted, failure.to_string())
+        }
+        Failure::Abandoned => (Code::Cancelled, failure.to_string()),
+        Failure::DeadlineExceeded => (Code::DeadlineExceeded, failure.to_string()),
+        Failure::Edit(EditError::Stage(StageError::NotFinite { stage, .. })) => {
+            (Code::Internal, format!("the {stage} computed values that are not finite"))
+        }
+        Failure::Edit(EditError::Stage(error)) => (Code::Internal, format!("the {} failed", stage(error))),
+        Failure::Edit(_) | Failure::Encoding(_) | Failure::Panicked(_) | Failure::Lost => {
+            (Code::Internal, "the edit failed inside the server; its log says why".to_owned())
+        }
+    };
+    Status::with_error_details(code, message, details)
+}
+
+fn violation(details: &mut ErrorDetails, field: &str, description: &str) -> (Code, String) {
+    details.add_bad_request_violation(field, description);
+    (Code::InvalidArgument, format!("{field}: {description}"))
+}
+
+/// Where a request has a field that the pipeline names.
+fn path(field: &str) -> String {
+    match field {
+        "image" | "instruction" => field.to_owned(),
+        "initial_latents" | "step_noise" => format!("options.replay.{field}"),
+        "resize" => "options.resolution".to_owned(),
+        _ => format!("options.{field}"),
+    }
+}
+
+fn stage(error: &StageError) -> smartedit_core::stage::StageKind {
+    match error {
+        StageError::Tensors { stage, .. }
+        | StageError::Input { stage, .. }
+        | StageError::Engine { stage, .. }
+        | StageError::NotFinite { stage, .. } => *stage,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use smartedit_core::engine::EngineError;
+    use smartedit_core::stage::StageKind;
+
+    use super::*;
+    use crate::failure::Violations;
+
+    #[test]
+    fn every_violation_is_named() {
+        let mut violations = Violations::default();
+        violations.add("options.steps", "must be 1 or more");
+        violations.add("instruction", "is empty");
+        let status = status(&Failure::Invalid(violations), Some("id"));
+        assert_eq!(status.code(), Code::InvalidArgument);
+        let details = status.get_error_details();
+        let fields: Vec<_> =
+            details.bad_request().unwrap().field_violations.iter().map(|v| v.field.as_str()).collect();
+        assert_eq!(fields, ["options.steps", "instruction"]);
+        assert_eq!(details.error_info().unwrap().reason, "INVALID_REQUEST");
+        assert_eq!(details.request_info().unwrap().request_id, "id");
+    }
+
+    #[test]
+    fn fields_of_the_pipeline_are_found_in_the_request() {
+        for (field, path) in [
+            ("instruction", "instruction"),
+            ("steps", "options.steps"),
+            ("initial_latents", "options.replay.initial_latents"),
+            ("resize", "options.resolution"),
+        ] {
+            let failure = Failure::Edit(EditError::Invalid { field, message: "no".to_owned() });
+            let details = status(&failure, None).get_error_details();
+            assert_eq!(details.bad_request().unwrap().field_violations[0].field, path);
+        }
+    }
+
+    #[test]
+    fn codes_and_delays() {
+        let delay = Duration::from_secs(3);
+        let full = Failure::QueueFull { deployment: "d".to_owned(), retry_after: delay };
+        let cases = [
+            (full, Code::ResourceExhausted, Some(delay)),
+            (Failure::Overloaded, Code::ResourceExhausted, Some(SOON)),
+            (Failure::ShuttingDown, Code::Unavailable, Some(SOON)),
+            (Failure::Loading("d".to_owned()), Code::Unavailable, Some(SOON)),
+            (Failure::DeadlineExceeded, Code::DeadlineExceeded, None),
+            (Failure::Abandoned, Code::Cancelled, None),
+            (Failure::Lost, Code::Internal, None),
+        ];
+        for (failure, code, delay) in cases {
+            let status = status(&failure, None);
+            assert_eq!(status.code(), code, "{failure}");
+            assert_eq!(status.get_error_details().retry_info().and_then(|info| info.retry_delay), delay);
+        }
+    }
+
+    #[test]
+    fn an_unknown_deployment_is_a_missing_resource() {
+        let failure = Failure::UnknownDeployment { name: "x".to_owned(), known: "`y`".to_owned() };
+        let status = status(&failure, None);
+        assert_eq!(status.code(), Code::NotFound);
+        assert_eq!(status.get_error_details().resource_info().unwrap().resource_name, "x");
+        assert!(status.message().contains("`y`"));
+    }
+
+    #[test]
+    fn callers_learn_nothing_of_the_inside() {
+        let path = PathBuf::from("/secret/tokenizer.model");
+        let engine = EngineError::new("conv2d", "/secret/kernel");
+        let failures = [
+            Failure::Panicked("/secret".to_owned()),
+            Failure::Edit(EditError::Text(TextError::Tokenizer { path, message: String::new() })),
+            Failure::Edit(EditError::Stage(StageError::Engine {
+                stage: StageKind::Denoiser,
+                source: engine,
+            })),
+        ];
+        for failure in failures {
+            let status = status(&failure, None);
+            assert_eq!(status.code(), Code::Internal);
+            assert!(!status.message().contains("secret"), "{}", status.message());
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What a worker needs of a model.
+
+use std::sync::Arc;
+
+use image::RgbImage;
+use smartedit_core::model::ModelConfig;
+use smartedit_core::pipeline::{Edit, EditError, EditRequest, Model, Progress};
+use smartedit_core::stage::StageInfo;
+
+/// A loaded model, shared by the workers of a deployment.
+pub trait Editor: Send + Sync {
+    /// The content of `model.json`.
+    fn config(&self) -> &ModelConfig;
+
+    /// What computes each stage.
+    fn stages(&self) -> Vec<StageInfo>;
+
+    /// Checks a request and prepares its edit.
+    fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError>;
+}
+
+/// An edit in the making; see [`Edit`].
+pub trait Editing {
+    /// Does the next unit of work.
+    fn advance(&mut self) -> Result<Progress, EditError>;
+
+    /// Decodes the picture as it is predicted so far; `None` outside the denoising loop.
+    fn preview(&mut self) -> Result<Option<RgbImage>, EditError>;
+}
+
+impl Editor for Model {
+    fn config(&self) -> &ModelConfig {
+        Model::config(self)
+    }
+
+    fn stages(&self) -> Vec<StageInfo> {
+        Model::stages(self).into_iter().cloned().collect()
+    }
+
+    fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError> {
+        Model::edit(&self, request).map(|edit| Box::new(edit) as Box<dyn Editing>)
+    }
+}
+
+impl Editing for Edit {
+    fn advance(&mut self) -> Result<Progress, EditError> {
+        Edit::advance(self)
+    }
+
+    fn preview(&mut self) -> Result<Option<RgbImage>, EditError> {
+        Edit::preview(self)
+    }
+}

@@ -1,0 +1,76 @@
+//! Why and whether a request's work is to stop.
+
+use std::sync::{Arc, OnceLock};
+
+use tokio::time::Instant;
+
+/// A request's own stop signal; cloning shares it.
+#[derive(Debug, Clone)]
+pub struct Stop(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    reason: OnceLock<StopReason>,
+    deadline: Option<Instant>,
+}
+
+/// Why a request's work stops.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The caller disconnected or cancelled.
+    Abandoned,
+    /// The caller's deadline passed.
+    DeadlineExceeded,
+    /// The server shuts down and the time to finish ran out.
+    ShuttingDown,
+}
+
+impl Stop {
+    /// A signal that is given by itself when the deadline passes, if there is one.
+    pub fn new(deadline: Option<Instant>) -> Self {
+        Self(Arc::new(Inner { reason: OnceLock::new(), deadline }))
+    }
+
+    /// Gives the signal. The first reason stands.
+    pub fn set(&self, reason: StopReason) {
+        // A caller whose deadline passes hangs up too; the deadline is what it is to be told.
+        let reason = if self.late() { StopReason::DeadlineExceeded } else { reason };
+        self.0.reason.get_or_init(|| reason);
+    }
+
+    /// Why to stop; `None`: go on.
+    pub fn reason(&self) -> Option<StopReason> {
+        let given = self.0.reason.get().copied();
+        given.or_else(|| self.late().then_some(StopReason::DeadlineExceeded))
+    }
+
+    fn late(&self) -> bool {
+        self.0.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_gives_the_signal_by_itself() {
+        let stop = Stop::new(Some(Instant::now() + Duration::from_secs(2)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(stop.reason(), None);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(stop.reason(), Some(StopReason::DeadlineExceeded));
+        stop.set(StopReason::Abandoned);
+        assert_eq!(stop.reason(), Some(StopReason::DeadlineExceeded));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_reason_stands() {
+        let stop = Stop::new(None);
+        stop.set(StopReason::Abandoned);
+        stop.set(StopReason::ShuttingDown);
+        assert_eq!(stop.reason(), Some(StopReason::Abandoned));
+    }
+}

@@ -1,0 +1,202 @@
+//! Orders and scripted models for tests.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use image::RgbImage;
+use smartedit_core::model::ModelConfig;
+use smartedit_core::picture::{DecodeOptions, Format, encode};
+use smartedit_core::pipeline::{EditError, EditOptions, EditOutput, EditRequest, Progress};
+use smartedit_core::stage::{StageInfo, StageKind};
+use tokio::time::Instant;
+
+use super::{Editing, Editor, Events, Job, Output, Requests, Stop, Task, channel};
+
+/// A job and what its caller holds.
+pub(crate) struct Order {
+    pub(crate) job: Job,
+    pub(crate) stop: Stop,
+    pub(crate) events: Events,
+}
+
+/// An order whose source file has so many bytes and is no picture.
+pub(crate) fn order(bytes: usize) -> Order {
+    order_of(Bytes::from(vec![0; bytes]))
+}
+
+/// An order whose source file is a picture.
+pub(crate) fn picture_order() -> Order {
+    order_of(picture())
+}
+
+/// A small PNG file.
+pub(crate) fn picture() -> Bytes {
+    encode(&RgbImage::new(16, 8), Format::Png, None).unwrap().into()
+}
+
+fn order_of(image: Bytes) -> Order {
+    let (reporter, events) = channel();
+    let stop = Stop::new(None);
+    let task = Task {
+        image,
+        reading: DecodeOptions::default(),
+        instruction: String::new(),
+        options: EditOptions::default(),
+        preview_interval: 0,
+        output: Output { format: Format::Png, quality: None },
+    };
+    let job = Job {
+        id: "test".to_owned(),
+        task,
+        arrival: Instant::now(),
+        stop: stop.clone(),
+        reporter,
+        span: tracing::Span::none(),
+        registration: Requests::default().register("test", stop.clone()),
+    };
+    Order { job, stop, events }
+}
+
+impl Order {
+    /// The same order with a deadline.
+    pub(crate) fn due(mut self, timeout: Duration) -> Self {
+        self.stop = Stop::new(Some(Instant::now() + timeout));
+        self.job.stop = self.stop.clone();
+        self
+    }
+}
+
+/// What a scripted edit does in one unit of work.
+#[derive(Debug, Clone)]
+pub(crate) enum Act {
+    /// Reports this.
+    Report(Progress),
+    /// Panics.
+    Panic,
+}
+
+/// So many steps of denoising, then the picture.
+pub(crate) fn steps(total: usize) -> Vec<Act> {
+    let stage = StageKind::Denoiser;
+    let steps = (1..=total).map(|done| Progress::Step { done, total });
+    let output = EditOutput { image: RgbImage::new(16, 8), reply: None };
+    std::iter::once(Progress::StageStarted(stage))
+        .chain(steps)
+        .chain([Progress::StageFinished(stage), Progress::Finished(output)])
+        .map(Act::Report)
+        .collect()
+}
+
+/// A model whose edits follow scripts, one script per edit, the last one again and again.
+pub(crate) struct Scripted {
+    config: ModelConfig,
+    scripts: Mutex<Vec<Vec<Act>>>,
+    gate: Option<Gate>,
+}
+
+/// The edit's side of a [`Leash`].
+struct Gate {
+    reached: SyncSender<()>,
+    go: Mutex<Receiver<()>>,
+}
+
+/// Lets scripted edits do one unit of work at a time. Dropped, it lets them run.
+pub(crate) struct Leash {
+    reached: Receiver<()>,
+    go: SyncSender<()>,
+}
+
+impl Leash {
+    /// Waits until an edit is about to do a unit of work.
+    pub(crate) fn wait(&self) {
+        self.reached.recv_timeout(Duration::from_secs(30)).expect("an edit should do work");
+    }
+
+    /// Lets the edit do it.
+    pub(crate) fn go(&self) {
+        self.go.send(()).unwrap();
+    }
+
+    /// Whether no edit is about to do a unit of work.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.reached.try_recv().is_err()
+    }
+}
+
+impl Scripted {
+    /// A model with these scripts.
+    pub(crate) fn of(scripts: Vec<Vec<Act>>) -> Arc<dyn Editor> {
+        Arc::new(Self { config: config(), scripts: Mutex::new(scripts), gate: None })
+    }
+
+    /// The same, one unit of work at a time.
+    pub(crate) fn on_leash(scripts: Vec<Vec<Act>>) -> (Arc<dyn Editor>, Leash) {
+        let (reached, observe) = sync_channel(64);
+        let (go, wait) = sync_channel(64);
+        let gate = Gate { reached, go: Mutex::new(wait) };
+        let editor = Self { config: config(), scripts: Mutex::new(scripts), gate: Some(gate) };
+        (Arc::new(editor), Leash { reached: observe, go })
+    }
+}
+
+/// The configuration of a model without stages.
+pub(crate) fn config() -> ModelConfig {
+    serde_json::from_value(serde_json::json!({
+        "format": 1,
+        "name": "scripted",
+        "pipeline": {"kind": "instruct-pix2-pix", "clip_tokenizer": "clip"},
+        "stages": {},
+        "scheduler": {
+            "default": "euler_ancestral",
+            "beta_start": 0.00085,
+            "beta_end": 0.012,
+            "beta_schedule": "scaled_linear",
+            "num_train_timesteps": 1000,
+            "steps_offset": 1
+        },
+        "defaults": {"steps": 4, "text_guidance": 7.5, "image_guidance": 1.5, "resolution": null},
+        "files": {}
+    }))
+    .unwrap()
+}
+
+impl Editor for Scripted {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn stages(&self) -> Vec<StageInfo> {
+        Vec::new()
+    }
+
+    fn edit(self: Arc<Self>, _: EditRequest) -> Result<Box<dyn Editing>, EditError> {
+        let mut scripts = self.scripts.lock().unwrap();
+        let script = if scripts.len() > 1 { scripts.remove(0) } else { scripts[0].clone() };
+        drop(scripts);
+        Ok(Box::new(Play { editor: self, acts: script.into_iter() }))
+    }
+}
+
+struct Play {
+    editor: Arc<Scripted>,
+    acts: std::vec::IntoIter<Act>,
+}
+
+impl Editing for Play {
+    fn advance(&mut self) -> Result<Progress, EditError> {
+        if let Some(gate) = &self.editor.gate {
+            let _ = gate.reached.send(());
+            let _ = gate.go.lock().unwrap().recv();
+        }
+        match self.acts.next().expect("nothing comes after the end") {
+            Act::Report(progress) => Ok(progress),
+            Act::Panic => panic!("as the script says"),
+        }
+    }
+
+    fn preview(&mut self) -> Result<Option<RgbImage>, EditError> {
+        Ok(Some(RgbImage::new(16, 8)))
+    }
+}
