@@ -9,6 +9,7 @@
 //! - [`text`], [`picture`]: tokenizers, prompt template, image reading and preprocessing.
 //! - [`model`]: the model directory, checkpoint reading and conversion.
 
+pub mod decoding;
 pub mod diffusion;
 pub mod engine;
 pub mod model;

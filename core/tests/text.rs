@@ -1,7 +1,12 @@
 //! Tokenizers and prompts against the reference's.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod support;
 
+use std::path::Path;
+
+use proptest::prelude::*;
 use serde_json::Value;
 use smartedit_core::model::PromptTemplate;
 use smartedit_core::text::{
@@ -115,8 +120,8 @@ fn golden_clip_tokenizer_of_real_size() {
 #[test]
 fn golden_clip_tokenizer_of_the_pack() {
     let pack = Pack::open();
-    let files = ["vocab.json", "merges.txt"];
-    let tokenizer = ClipTokenizer::from_directory(&pack.official(&files)).unwrap();
+    let folder = pack.official(&["model_index.json"]).join("tokenizer");
+    let tokenizer = ClipTokenizer::from_directory(&folder).unwrap();
     for (text, ids) in cases(&pack.json, "clip_tokenize") {
         assert_eq!(tokenizer.encode(text, CLIP_LENGTH).unwrap(), ids, "{text:?}");
     }
@@ -259,6 +264,8 @@ fn damaged_tokenizer_files_are_refused_by_name() {
     refuse_clip("{\"a\": 1}", "#version\n", "vocab.json");
     refuse_clip(vocab, "#version\na b c\n", "merges.txt");
     refuse_clip(vocab, "#version\na b</w>\n", "merges.txt");
+    let long = format!("#version\n<|endoftext|> {}\n", "<|endoftext|>");
+    refuse_clip(vocab, &long, "merges.txt");
 }
 
 fn refused(error: Option<TextError>, culprit: &str) {
@@ -298,4 +305,68 @@ fn clip_ids_have_the_asked_length_whatever_the_text() {
         assert_eq!(ids.len(), length);
         assert_eq!(ids.last(), Some(&49_407));
     }
+}
+
+/// Trained with sentencepiece 0.1.99 (`model_type="bpe"`, `byte_fallback=True`, `vocab_size=320`, other options as they
+/// are) on a made-up list of words, with these rules: ﬁ → fi, ﬀ → ff, Ａ → A, e + U+0301 → é, U+3000 and tab → space,
+/// A → a, AB → xyz, ½ → 1/2. The ids are that library's.
+#[test]
+fn golden_character_map_and_collapsed_spaces() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/charsmap.model");
+    let tokenizer = LlamaTokenizer::from_file(Path::new(file)).unwrap();
+    for (text, ids) in [
+        (
+            "of\u{fb01}ce  ABA \u{bd}",
+            [1, 298, 309, 266, 268, 298, 319, 124, 125, 300, 298, 52, 50, 53].as_slice(),
+        ),
+        ("  \u{ff21}\u{3000}e\u{301}\tthe ", &[1, 298, 68, 298, 198, 172, 267, 311, 299]),
+    ] {
+        assert_eq!(tokenizer.encode_text(text).unwrap(), ids, "{text:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_tokenizer_file_makes_the_reader_panic(
+        changes in prop::collection::vec((any::<usize>(), any::<u8>()), 1..6), text in any::<String>()
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["pack_a/official/vicuna-7b-v1-1/tokenizer.model", "../../core/tests/data/charsmap.model"] {
+            let mut content = std::fs::read(golden(file)).unwrap();
+            for &(position, value) in &changes {
+                let length = content.len();
+                content[position % length] = value;
+            }
+            let path = folder.path().join("tokenizer.model");
+            std::fs::write(&path, content).unwrap();
+            if let Ok(tokenizer) = LlamaTokenizer::from_file(&path) {
+                let ids = tokenizer.encode_text(&text).unwrap();
+                tokenizer.decode(&ids);
+            }
+        }
+    }
+
+    #[test]
+    fn ordinary_text_of_the_user_is_tokenized_like_the_templates(
+        before in "[a-z .]{0,12}", user in "[a-zA-Z .,!é把\n]{0,24}", after in "[a-z .]{0,12}"
+    ) {
+        let tokenizer = SMALL.with(std::rc::Rc::clone);
+        let parts = [Segment::Template("<im_end>"), Segment::Template(&before), Segment::User(&user), Segment::Template(&after)];
+        let whole = format!("<im_end>{before}{user}{after}");
+        prop_assert_eq!(tokenizer.encode(&parts).unwrap(), tokenizer.encode_text(&whole).unwrap());
+    }
+
+    #[test]
+    fn decoding_gives_back_what_was_encoded(text in "[^\\s<\u{2581}]([^<\u{2581}]{0,20}[^\\s<\u{2581}])?") {
+        let tokenizer = SMALL.with(std::rc::Rc::clone);
+        prop_assert_eq!(tokenizer.decode(&tokenizer.encode_text(&text).unwrap()), text.trim());
+    }
+}
+
+thread_local! {
+    static SMALL: std::rc::Rc<LlamaTokenizer> = std::rc::Rc::new(
+        LlamaTokenizer::from_file(&golden("pack_a/official/vicuna-7b-v1-1/tokenizer.model")).unwrap()
+    );
 }

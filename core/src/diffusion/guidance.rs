@@ -41,11 +41,16 @@ impl Guidance {
     /// `prediction`: `[3, c, h, w]`; the result: `[1, c, h, w]`.
     pub fn apply(&self, prediction: &Array4<f32>) -> Result<Array4<f32>, DiffusionError> {
         let (branches, channels, height, width) = prediction.dim();
-        expect_shape("predictions", &[branches, channels, height, width], &[BRANCHES, channels, height, width])?;
+        expect_shape(
+            "predictions",
+            &[branches, channels, height, width],
+            &[BRANCHES, channels, height, width],
+        )?;
         let branch = |index| prediction.index_axis(Axis(0), index);
-        let guided = Zip::from(branch(0)).and(branch(1)).and(branch(2)).map_collect(|&t, &i, &u| {
-            u + self.text * (t - i) + self.image * (i - u)
-        });
+        let guided = Zip::from(branch(0))
+            .and(branch(1))
+            .and(branch(2))
+            .map_collect(|&t, &i, &u| u + self.text * (t - i) + self.image * (i - u));
         Ok(guided.insert_axis(Axis(0)))
     }
 }

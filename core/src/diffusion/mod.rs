@@ -9,7 +9,7 @@ mod noise;
 mod schedule;
 mod torch_noise;
 
-pub use denoising::{Denoising, DenoiserInput};
+pub use denoising::{DenoiserInput, Denoising};
 pub use guidance::{BRANCHES, Guidance};
 pub use noise::{NoiseSource, RecordedNoise, SeededNoise};
 pub use schedule::Schedule;

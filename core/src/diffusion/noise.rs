@@ -79,7 +79,8 @@ impl RecordedNoise {
 
 impl NoiseSource for RecordedNoise {
     fn draw(&mut self, shape: &[usize]) -> Result<ArrayD<f32>, DiffusionError> {
-        let next = self.arrays.pop_front().ok_or(DiffusionError::NoiseExhausted { recorded: self.recorded })?;
+        let next =
+            self.arrays.pop_front().ok_or(DiffusionError::NoiseExhausted { recorded: self.recorded })?;
         expect_shape("recorded noise values", next.shape(), shape)?;
         Ok(next)
     }

@@ -178,7 +178,9 @@ fn alphas_cumprod(config: &SchedulerConfig) -> Result<Vec<f32>, DiffusionError> 
         })
         .collect();
     if alphas.last().is_none_or(|&last| last <= 0.0) {
-        return Err(DiffusionError::Config("so many training steps of such variances leave no signal".into()));
+        return Err(DiffusionError::Config(
+            "so many training steps of such variances leave no signal".into(),
+        ));
     }
     Ok(alphas)
 }

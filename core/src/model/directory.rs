@@ -1,9 +1,19 @@
 //! A model directory, opened for reading.
 
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
 
-use crate::model::ModelConfig;
+use serde::Deserialize;
+use sha2::{Digest, Sha256};
+
+use crate::model::writer::hex;
+use crate::model::{FORMAT_VERSION, MODEL_FILE, ModelConfig, PipelineConfig};
 use crate::stage::StageKind;
+use crate::weights::{WeightFile, WeightsError};
+
+/// Bytes `model.json` may have.
+const MAX_MODEL_FILE: u64 = 16 << 20;
 
 /// A model directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +66,7 @@ pub enum DirectoryError {
     },
 }
 
-/// A model directory whose files are present.
+/// A model directory whose files are present in their full size.
 #[derive(Debug, Clone)]
 pub struct ModelDirectory {
     path: PathBuf,
@@ -64,6 +74,51 @@ pub struct ModelDirectory {
 }
 
 impl ModelDirectory {
+    /// Reads and checks `model.json`, and that every file is there in its full size. Contents are not read:
+    /// see [`ModelDirectory::verify`].
+    ///
+    /// # Errors
+    /// `model.json` is missing, of another format version, contradicts itself or names files outside the
+    /// directory; or a file is missing or has another size.
+    pub fn open(path: &Path) -> Result<Self, DirectoryError> {
+        let file = path.join(MODEL_FILE);
+        let config = parse(&file)?;
+        check(&config).map_err(|message| DirectoryError::Invalid { path: file, message })?;
+        let directory = Self { path: path.to_owned(), config };
+        for (name, digest) in &directory.config.files {
+            let path = directory.path.join(name);
+            let found = match fs::metadata(&path) {
+                Ok(found) if found.is_file() => found.len(),
+                Ok(_) => {
+                    let source = io::Error::new(io::ErrorKind::InvalidInput, "is no file");
+                    return Err(DirectoryError::Io { path, source });
+                }
+                Err(source) => return Err(DirectoryError::Io { path, source }),
+            };
+            if found != digest.bytes {
+                return Err(DirectoryError::Size { path, found, expected: digest.bytes });
+            }
+        }
+        Ok(directory)
+    }
+
+    /// Reads every file and compares its SHA-256 with the one in `model.json`.
+    ///
+    /// # Errors
+    /// The first file that cannot be read or has another content.
+    pub fn verify(&self) -> Result<(), DirectoryError> {
+        self.config.files.iter().try_for_each(|(name, expected)| {
+            let path = self.path.join(name);
+            match sha256(&path) {
+                Err(source) => Err(DirectoryError::Io { path, source }),
+                Ok(found) if !found.eq_ignore_ascii_case(&expected.sha256) => {
+                    Err(DirectoryError::Digest { path, found, expected: expected.sha256.clone() })
+                }
+                Ok(_) => Ok(()),
+            }
+        })
+    }
+
     /// The directory's path.
     pub fn path(&self) -> &Path {
         &self.path
@@ -77,5 +132,103 @@ impl ModelDirectory {
     /// The weight file of a stage; `None` if the model has no such stage.
     pub fn stage_file(&self, stage: StageKind) -> Option<PathBuf> {
         self.config.stages.get(&stage).map(|stage| self.path.join(&stage.file))
+    }
+
+    /// Maps the weight file of a stage; `None` if the model has no such stage.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn stage_weights(&self, stage: StageKind) -> Option<Result<WeightFile, WeightsError>> {
+        self.stage_file(stage).map(|path| WeightFile::open(&path))
+    }
+
+    /// The LLaMA tokenizer's file; `None` if the pipeline has no language model.
+    pub fn tokenizer(&self) -> Option<PathBuf> {
+        match &self.config.pipeline {
+            PipelineConfig::SmartEdit { tokenizer, .. } => Some(self.path.join(tokenizer)),
+            PipelineConfig::InstructPix2Pix { .. } => None,
+        }
+    }
+
+    /// The directory of the CLIP tokenizer's files.
+    pub fn clip_tokenizer(&self) -> PathBuf {
+        match &self.config.pipeline {
+            PipelineConfig::SmartEdit { clip_tokenizer, .. }
+            | PipelineConfig::InstructPix2Pix { clip_tokenizer } => self.path.join(clip_tokenizer),
+        }
+    }
+}
+
+fn parse(path: &Path) -> Result<ModelConfig, DirectoryError> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: u64,
+    }
+    let io = |source| DirectoryError::Io { path: path.to_owned(), source };
+    let invalid = |message: String| DirectoryError::Invalid { path: path.to_owned(), message };
+    let mut text = Vec::new();
+    File::open(path).map_err(io)?.take(MAX_MODEL_FILE + 1).read_to_end(&mut text).map_err(io)?;
+    if text.len() as u64 > MAX_MODEL_FILE {
+        return Err(invalid(format!("has more than {MAX_MODEL_FILE} bytes")));
+    }
+    // Another version may have other fields; its number must be read without them.
+    let Format { format } = serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))?;
+    if format != u64::from(FORMAT_VERSION) {
+        return Err(DirectoryError::Version {
+            path: path.to_owned(),
+            found: format,
+            supported: FORMAT_VERSION,
+        });
+    }
+    serde_json::from_slice(&text).map_err(|e| invalid(e.to_string()))
+}
+
+/// Checks what `model.json` says about files and stages.
+fn check(config: &ModelConfig) -> Result<(), String> {
+    if let Some(name) = config.files.keys().find(|name| !is_inside(name)) {
+        return Err(format!("`{}` in `files` is no relative path inside the directory", name.escape_debug()));
+    }
+    let listed = |name: &str, what: &str| match config.files.contains_key(name) {
+        true => Ok(()),
+        false => Err(format!("{what} `{}` is not listed in `files`", name.escape_debug())),
+    };
+    for (kind, stage) in &config.stages {
+        let network = stage.network.kind();
+        if network != *kind {
+            return Err(format!("stage {kind} has a network of kind {network}"));
+        }
+        stage.network.check_sizes()?;
+        listed(&stage.file, &format!("file of stage {kind}"))?;
+    }
+    let clip = match &config.pipeline {
+        PipelineConfig::SmartEdit { tokenizer, clip_tokenizer, prompt } => {
+            listed(tokenizer, "tokenizer")?;
+            if prompt.templates.is_empty() {
+                return Err("`templates` is empty; one at least is needed".to_owned());
+            }
+            clip_tokenizer
+        }
+        PipelineConfig::InstructPix2Pix { clip_tokenizer } => clip_tokenizer,
+    };
+    listed(&format!("{clip}/vocab.json"), "CLIP tokenizer file")?;
+    listed(&format!("{clip}/merges.txt"), "CLIP tokenizer file")
+}
+
+/// Whether a name is a relative path that cannot leave its directory, on any platform.
+fn is_inside(name: &str) -> bool {
+    !name.is_empty()
+        && !name.contains(['\\', ':', '\0'])
+        && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex(&digest.finalize())),
+            read => digest.update(&buffer[..read]),
+        }
     }
 }

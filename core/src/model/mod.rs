@@ -9,6 +9,7 @@ mod config;
 pub mod convert;
 pub mod directory;
 pub mod inspect;
+mod limits;
 pub mod writer;
 
 pub use config::*;

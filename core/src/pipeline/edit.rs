@@ -1,9 +1,19 @@
 //! An edit in the making.
 
-use image::RgbImage;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
-use crate::pipeline::EditError;
-use crate::stage::StageKind;
+use image::RgbImage;
+use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, Ix4, concatenate};
+
+use super::model::{Family, Model, SmartEdit, token_ids};
+use super::request::Prepared;
+use super::{EditError, EditRequest};
+use crate::decoding::{Decoding, DecodingError, DecodingInput};
+use crate::diffusion::Denoising;
+use crate::picture;
+use crate::stage::{Session, StageError, StageKind};
+use crate::tensor::Tensors;
 
 /// What one [`Edit::advance`] did.
 #[derive(Debug, Clone, PartialEq)]
@@ -37,16 +47,267 @@ pub struct EditOutput {
 }
 
 /// An edit in the making.
-pub struct Edit {}
+pub struct Edit {
+    model: Arc<Model>,
+    prepared: Prepared,
+    phase: Phase,
+    reply: Option<String>,
+    /// What has been done and not yet been told.
+    events: VecDeque<Progress>,
+}
+
+/// What comes next, with what it needs of what came before.
+enum Phase {
+    Vision,
+    Language { session: Box<dyn Session>, decoding: Box<Decoding>, features: ArrayD<f32> },
+    Connector { states: ArrayD<f32>, features: ArrayD<f32> },
+    Text,
+    VaeEncoder { conditioning: Tensors },
+    Denoiser { session: Box<dyn Session>, denoising: Box<Denoising>, conditioning: Option<Tensors> },
+    VaeDecoder { latents: Array4<f32> },
+    Done { image: Option<RgbImage> },
+}
+
+impl Phase {
+    fn stage(&self) -> Option<StageKind> {
+        match self {
+            Self::Vision => Some(StageKind::VisionEncoder),
+            Self::Language { .. } => Some(StageKind::LanguageModel),
+            Self::Connector { .. } => Some(StageKind::Connector),
+            Self::Text => Some(StageKind::TextEncoder),
+            Self::VaeEncoder { .. } => Some(StageKind::VaeEncoder),
+            Self::Denoiser { .. } => Some(StageKind::Denoiser),
+            Self::VaeDecoder { .. } => Some(StageKind::VaeDecoder),
+            Self::Done { .. } => None,
+        }
+    }
+}
 
 impl Edit {
-    /// Does the next unit of work. After [`Progress::Finished`] or an error there is none.
-    pub fn advance(&mut self) -> Result<Progress, EditError> {
-        unimplemented!()
+    pub(super) fn new(model: Arc<Model>, request: EditRequest) -> Result<Self, EditError> {
+        let prepared = Prepared::new(&model, request)?;
+        let phase = match model.family {
+            Family::SmartEdit(_) => Phase::Vision,
+            Family::InstructPix2Pix => Phase::Text,
+        };
+        let events = phase.stage().map(Progress::StageStarted).into_iter().collect();
+        Ok(Self { model, prepared, phase, reply: None, events })
     }
 
-    /// Decodes the picture as it is predicted so far; `None` outside the denoising loop.
-    pub fn preview(&self) -> Result<Option<RgbImage>, EditError> {
-        unimplemented!()
+    /// Does the next unit of work. After [`Progress::Finished`] or an error there is none, and the call fails.
+    pub fn advance(&mut self) -> Result<Progress, EditError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(event);
+        }
+        let before = self.phase.stage();
+        self.phase = self.work()?;
+        let after = self.phase.stage();
+        if before != after {
+            self.events.extend(before.map(Progress::StageFinished));
+            self.events.extend(after.map(Progress::StageStarted));
+            if let Phase::Done { image } = &mut self.phase
+                && let Some(image) = image.take()
+            {
+                let output = EditOutput { image, reply: self.reply.take() };
+                self.events.push_back(Progress::Finished(output));
+            }
+        }
+        self.events.pop_front().ok_or(EditError::Over)
     }
+
+    /// Decodes the picture as it is predicted so far; `None` before the first and after the last denoising step.
+    pub fn preview(&self) -> Result<Option<RgbImage>, EditError> {
+        match &self.phase {
+            Phase::Denoiser { denoising, .. } => match denoising.predicted_original() {
+                Some(latents) => self.decode(latents).map(Some),
+                None => Ok(None),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// Latents after the denoising steps done so far, `[1, 4, h, w]`; `None` outside the denoising loop.
+    pub fn latents(&self) -> Option<&Array4<f32>> {
+        match &self.phase {
+            Phase::Denoiser { denoising, .. } => Some(denoising.latents()),
+            Phase::VaeDecoder { latents } => Some(latents),
+            _ => None,
+        }
+    }
+
+    fn work(&mut self) -> Result<Phase, EditError> {
+        match std::mem::replace(&mut self.phase, Phase::Done { image: None }) {
+            Phase::Vision => self.see(),
+            Phase::Language { session, decoding, features } => self.reply(session, decoding, features),
+            Phase::Connector { states, features } => self.connect(states, features),
+            Phase::Text => self.read(),
+            Phase::VaeEncoder { conditioning } => self.encode(conditioning),
+            Phase::Denoiser { session, denoising, conditioning } => {
+                self.denoise(session, denoising, conditioning)
+            }
+            Phase::VaeDecoder { latents } => Ok(Phase::Done { image: Some(self.decode(&latents)?) }),
+            Phase::Done { .. } => Err(EditError::Over),
+        }
+    }
+
+    fn smartedit(&self) -> &SmartEdit {
+        match &self.model.family {
+            Family::SmartEdit(smartedit) => smartedit,
+            Family::InstructPix2Pix => unreachable!("only SmartEdit has these phases"),
+        }
+    }
+
+    fn see(&mut self) -> Result<Phase, EditError> {
+        let kind = StageKind::VisionEncoder;
+        let pixels = picture::pixel_values(&self.prepared.image, &self.smartedit().vision);
+        let mut outputs = self.run(kind, &Tensors::new().with("pixel_values", pixels))?;
+        let features = take(&mut outputs, kind, "image_features")?;
+        let count = features.shape().get(1).copied().unwrap_or(0);
+        let decoding = self.prepared.decoding(self.smartedit(), count)?;
+        let session = self.model.required(StageKind::LanguageModel).session();
+        Ok(Phase::Language { session, decoding: Box::new(decoding), features })
+    }
+
+    /// Feeds the language model once.
+    fn reply(
+        &mut self,
+        mut session: Box<dyn Session>,
+        mut decoding: Box<Decoding>,
+        features: ArrayD<f32>,
+    ) -> Result<Phase, EditError> {
+        let kind = StageKind::LanguageModel;
+        let Some(input) = decoding.next_input() else { return Err(EditError::Over) };
+        let mut outputs = session.run(&language_model_inputs(&input, &features))?;
+        let hidden = three_dimensional(take(&mut outputs, kind, "hidden_states")?, kind)?;
+        let logits = three_dimensional(take(&mut outputs, kind, "logits")?, kind)?;
+        decoding.advance(hidden.view(), logits.view()).map_err(|error| self.reply_failed(error))?;
+        self.events.push_back(Progress::Tokens(decoding.reply().len()));
+        match decoding.image_states() {
+            Some(states) => {
+                let reply = self.smartedit().tokenizer.decode(decoding.reply());
+                self.reply = Some(reply.clone());
+                self.events.push_back(Progress::Reply(reply));
+                Ok(Phase::Connector { states: states.insert_axis(Axis(0)).into_dyn(), features })
+            }
+            None => Ok(Phase::Language { session, decoding, features }),
+        }
+    }
+
+    fn reply_failed(&self, error: DecodingError) -> EditError {
+        match error {
+            DecodingError::ImageTokens { reply, found } => EditError::ImageTokens {
+                reply: self.smartedit().tokenizer.decode(&reply),
+                found,
+                expected: crate::model::IMAGE_TOKENS,
+            },
+            other => EditError::Output { stage: StageKind::LanguageModel, message: other.to_string() },
+        }
+    }
+
+    fn connect(&mut self, states: ArrayD<f32>, features: ArrayD<f32>) -> Result<Phase, EditError> {
+        let kind = StageKind::Connector;
+        let inputs = Tensors::new().with("image_states", states).with("image_features", features);
+        let mut outputs = self.run(kind, &inputs)?;
+        let prompt = take(&mut outputs, kind, "prompt_embeds")?;
+        let null = &self.smartedit().null_embeds;
+        let mut conditioning = Tensors::new().with("prompt_embeds", branches(kind, [&prompt, null, null])?);
+        if let Some(feature) = outputs.get("image_feature") {
+            conditioning.insert("image_feature", feature.clone());
+        }
+        Ok(Phase::VaeEncoder { conditioning })
+    }
+
+    fn read(&mut self) -> Result<Phase, EditError> {
+        let kind = StageKind::TextEncoder;
+        let ids = token_ids(&self.prepared.clip_ids);
+        let mut outputs = self.run(kind, &Tensors::new().with("input_ids", ids))?;
+        let embeds = take(&mut outputs, kind, "hidden_states")?;
+        let rows: Vec<ArrayD<f32>> =
+            embeds.axis_iter(Axis(0)).map(|row| row.to_owned().insert_axis(Axis(0))).collect();
+        let [prompt, negative] = &rows[..] else {
+            return Err(EditError::Output { stage: kind, message: format!("{} texts for 2", rows.len()) });
+        };
+        let embeds = branches(kind, [prompt, negative, negative])?;
+        Ok(Phase::VaeEncoder { conditioning: Tensors::new().with("prompt_embeds", embeds) })
+    }
+
+    fn encode(&mut self, conditioning: Tensors) -> Result<Phase, EditError> {
+        let kind = StageKind::VaeEncoder;
+        let pixels = picture::to_tensor(&self.prepared.source);
+        let mut outputs = self.run(kind, &Tensors::new().with("image", pixels))?;
+        let latents = four_dimensional(take(&mut outputs, kind, "latents")?, kind)?;
+        let denoising = Box::new(self.prepared.denoising(&self.model, latents)?);
+        let session = self.model.required(StageKind::Denoiser).session();
+        Ok(Phase::Denoiser { session, denoising, conditioning: Some(conditioning) })
+    }
+
+    /// Does one denoising step.
+    fn denoise(
+        &mut self,
+        mut session: Box<dyn Session>,
+        mut denoising: Box<Denoising>,
+        conditioning: Option<Tensors>,
+    ) -> Result<Phase, EditError> {
+        let kind = StageKind::Denoiser;
+        if let Some(input) = denoising.next_input() {
+            let timesteps = ndarray::Array1::from_elem(input.sample.dim().0, input.timestep);
+            let inputs =
+                conditioning.unwrap_or_default().with("sample", input.sample).with("timestep", timesteps);
+            let mut outputs = session.run(&inputs)?;
+            let prediction = four_dimensional(take(&mut outputs, kind, "noise_prediction")?, kind)?;
+            denoising.advance(&prediction)?;
+            let (done, total) = (denoising.done(), denoising.total());
+            self.events.push_back(Progress::Step { done, total });
+        }
+        if denoising.done() < denoising.total() {
+            return Ok(Phase::Denoiser { session, denoising, conditioning: None });
+        }
+        Ok(Phase::VaeDecoder { latents: denoising.latents().clone() })
+    }
+
+    fn decode(&self, latents: &Array4<f32>) -> Result<RgbImage, EditError> {
+        let kind = StageKind::VaeDecoder;
+        let unscaled = latents / self.model.sizes.vae.scaling_factor;
+        let mut outputs = self.run(kind, &Tensors::new().with("latents", unscaled))?;
+        Ok(picture::from_tensor(&four_dimensional(take(&mut outputs, kind, "image")?, kind)?)?)
+    }
+
+    fn run(&self, kind: StageKind, inputs: &Tensors) -> Result<Tensors, StageError> {
+        self.model.required(kind).session().run(inputs)
+    }
+}
+
+/// The inputs of the language model's stage.
+fn language_model_inputs(input: &DecodingInput, features: &ArrayD<f32>) -> Tensors {
+    let index = |value: usize| ndarray::arr1(&[value as i64]);
+    let inputs = Tensors::new()
+        .with("input_ids", token_ids(std::slice::from_ref(&input.ids)))
+        .with("cache_length", index(input.cache_length))
+        .with("logits_from", index(input.logits_from));
+    match input.image_position {
+        Some(position) => {
+            inputs.with("image_features", features.clone()).with("image_position", index(position))
+        }
+        None => inputs,
+    }
+}
+
+fn take(outputs: &mut Tensors, stage: StageKind, name: &str) -> Result<ArrayD<f32>, StageError> {
+    outputs.take_f32(name).map_err(|source| StageError::Tensors { stage, source })
+}
+
+fn three_dimensional(array: ArrayD<f32>, stage: StageKind) -> Result<Array3<f32>, EditError> {
+    let message = format!("shape {:?} has not three dimensions", array.shape());
+    array.into_dimensionality::<Ix3>().map_err(|_| EditError::Output { stage, message })
+}
+
+fn four_dimensional(array: ArrayD<f32>, stage: StageKind) -> Result<Array4<f32>, EditError> {
+    let message = format!("shape {:?} has not four dimensions", array.shape());
+    array.into_dimensionality::<Ix4>().map_err(|_| EditError::Output { stage, message })
+}
+
+/// Conditioning of the three branches of guidance, one after the other: text, image, unconditional.
+fn branches(stage: StageKind, parts: [&ArrayD<f32>; 3]) -> Result<ArrayD<f32>, EditError> {
+    concatenate(Axis(0), &parts.map(|part| part.view()))
+        .map_err(|e| EditError::Output { stage, message: format!("embeddings do not fit: {e}") })
 }

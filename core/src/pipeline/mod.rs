@@ -10,4 +10,6 @@ mod request;
 
 pub use edit::{Edit, EditOutput, Progress};
 pub use model::{Model, ModelError};
-pub use request::{EditError, EditOptions, EditRequest, ImageTokens, Resize};
+pub use request::{EditError, EditOptions, EditRequest, Resize};
+
+pub use crate::decoding::ImageTokens;

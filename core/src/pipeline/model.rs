@@ -1,33 +1,106 @@
 //! A loaded model: configuration, tokenizers and stages.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::model::{ModelConfig, NetworkConfig};
+use ndarray::{Array2, ArrayD};
+
+use crate::model::{
+    DirectoryError, InteractionConfig, ModelConfig, ModelDirectory, NetworkConfig, PipelineConfig,
+    PromptConfig, TextConfig, UnetConfig, VaeConfig, VisionConfig,
+};
 use crate::pipeline::{Edit, EditError, EditRequest};
-use crate::stage::{LoadError, Stage, StageInfo};
+use crate::stage::{LoadError, Stage, StageError, StageInfo, StageKind};
+use crate::tensor::Tensors;
+use crate::text::{ClipTokenizer, LlamaTokenizer, TextError};
 use crate::weights::WeightFile;
 
 /// A model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
+    /// The directory cannot be used.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// A tokenizer cannot be used.
+    #[error(transparent)]
+    Text(#[from] TextError),
     /// A stage cannot be loaded.
     #[error(transparent)]
     Stage(#[from] LoadError),
+    /// A stage failed on its first run.
+    #[error(transparent)]
+    Run(#[from] StageError),
+    /// Stages, tokenizers and pipeline of the directory do not fit together.
+    #[error("the model is inconsistent: {0}")]
+    Inconsistent(String),
 }
 
 /// A model directory with all stages loaded; shared by all requests.
 pub struct Model {
     config: ModelConfig,
+    stages: BTreeMap<StageKind, Arc<dyn Stage>>,
+    pub(super) sizes: Sizes,
+    pub(super) clip_tokenizer: ClipTokenizer,
+    pub(super) family: Family,
+}
+
+/// What an edit needs to know of the networks.
+pub(super) struct Sizes {
+    pub(super) text: TextConfig,
+    pub(super) vae: VaeConfig,
+}
+
+/// What sets the pipelines apart.
+pub(super) enum Family {
+    SmartEdit(Box<SmartEdit>),
+    InstructPix2Pix,
+}
+
+/// What only SmartEdit has.
+pub(super) struct SmartEdit {
+    pub(super) vision: VisionConfig,
+    pub(super) tokenizer: LlamaTokenizer,
+    pub(super) prompt: PromptConfig,
+    /// The text encoder's states of the empty text, `[1, n, c]`.
+    pub(super) null_embeds: ArrayD<f32>,
 }
 
 impl Model {
     /// Loads a model directory; `load` turns each stage's network and weights into a stage on an engine.
     pub fn load(
-        _directory: &Path,
-        _load: impl FnMut(&NetworkConfig, &WeightFile) -> Result<Arc<dyn Stage>, LoadError>,
+        directory: &Path,
+        mut load: impl FnMut(&NetworkConfig, &WeightFile) -> Result<Arc<dyn Stage>, LoadError>,
     ) -> Result<Self, ModelError> {
-        unimplemented!()
+        let directory = ModelDirectory::open(directory)?;
+        let config = directory.config().clone();
+        let sizes = Sizes { text: text(&config)?, vae: vae(&config)? };
+        check(&config, &sizes)?;
+
+        let mut stages = BTreeMap::new();
+        for (&kind, stage) in &config.stages {
+            let path = directory.file(&stage.file);
+            let weights =
+                WeightFile::open(&path).map_err(|source| LoadError::Weights { stage: kind, source })?;
+            stages.insert(kind, load(&stage.network, &weights)?);
+        }
+
+        let (clip_tokenizer, family) = match &config.pipeline {
+            PipelineConfig::SmartEdit { tokenizer, clip_tokenizer, prompt } => {
+                let clip_tokenizer = ClipTokenizer::from_directory(&directory.file(clip_tokenizer))?;
+                let tokenizer = LlamaTokenizer::from_file(&directory.file(tokenizer))?;
+                check_vocabulary(&config, &tokenizer)?;
+                let ids = clip_tokenizer.encode("", sizes.text.max_positions)?;
+                let null_embeds = text_embeds(&stages, vec![ids])?;
+                let (vision, prompt) = (vision(&config)?, prompt.clone());
+                let family = SmartEdit { vision, tokenizer, prompt, null_embeds };
+                (clip_tokenizer, Family::SmartEdit(Box::new(family)))
+            }
+            PipelineConfig::InstructPix2Pix { clip_tokenizer } => {
+                (ClipTokenizer::from_directory(&directory.file(clip_tokenizer))?, Family::InstructPix2Pix)
+            }
+        };
+        Ok(Self { config, stages, sizes, clip_tokenizer, family })
     }
 
     /// The content of `model.json`.
@@ -37,11 +110,150 @@ impl Model {
 
     /// What computes each stage.
     pub fn stages(&self) -> Vec<&StageInfo> {
-        unimplemented!()
+        self.stages.values().map(|stage| stage.info()).collect()
     }
 
-    /// Checks a request and prepares its edit; computes nothing yet.
-    pub fn edit(self: &Arc<Self>, _request: EditRequest) -> Result<Edit, EditError> {
-        unimplemented!()
+    /// A stage, if the pipeline has it.
+    pub fn stage(&self, kind: StageKind) -> Option<&Arc<dyn Stage>> {
+        self.stages.get(&kind)
     }
+
+    /// Checks a request and prepares its edit; runs no stage yet.
+    pub fn edit(self: &Arc<Self>, request: EditRequest) -> Result<Edit, EditError> {
+        Edit::new(self.clone(), request)
+    }
+
+    /// A stage of which [`Model::load`] made sure that it is there.
+    pub(super) fn required(&self, kind: StageKind) -> &dyn Stage {
+        self.stages.get(&kind).expect("a model has all stages of its pipeline").as_ref()
+    }
+}
+
+/// The stages that a pipeline runs.
+fn needed(pipeline: &PipelineConfig) -> &'static [StageKind] {
+    match pipeline {
+        PipelineConfig::SmartEdit { .. } => &StageKind::ALL,
+        PipelineConfig::InstructPix2Pix { .. } => {
+            &[StageKind::TextEncoder, StageKind::VaeEncoder, StageKind::Denoiser, StageKind::VaeDecoder]
+        }
+    }
+}
+
+fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
+    let needed = needed(&config.pipeline);
+    let missing: Vec<&str> =
+        needed.iter().filter(|kind| !config.stages.contains_key(kind)).map(|kind| kind.name()).collect();
+    if !missing.is_empty() {
+        return Err(ModelError::Inconsistent(format!("it lacks the stages {}", missing.join(", "))));
+    }
+    let surplus: Vec<&str> =
+        config.stages.keys().filter(|kind| !needed.contains(kind)).map(|kind| kind.name()).collect();
+    if !surplus.is_empty() {
+        return Err(ModelError::Inconsistent(format!("it has no use for the stages {}", surplus.join(", "))));
+    }
+    for (kind, stage) in &config.stages {
+        if stage.network.kind() != *kind {
+            let found = stage.network.kind();
+            return Err(ModelError::Inconsistent(format!("stage {kind} has the network of {found}")));
+        }
+    }
+
+    let unet = unet(config)?;
+    agree("latent channels", ("denoiser", unet.in_channels), ("VAE", 2 * sizes.vae.latent_channels))?;
+    agree("predicted channels", ("denoiser", unet.out_channels), ("VAE", sizes.vae.latent_channels))?;
+    agree("width", ("denoiser", unet.cross_attention_dim), ("text encoder", sizes.text.hidden_size))?;
+    if let PipelineConfig::SmartEdit { prompt, .. } = &config.pipeline {
+        check_smartedit(config, &unet)?;
+        if prompt.templates.is_empty() {
+            return Err(ModelError::Inconsistent("it has no prompt template".to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn check_smartedit(config: &ModelConfig, unet: &UnetConfig) -> Result<(), ModelError> {
+    let vision = vision(config)?;
+    let features = (vision.image_size / vision.patch_size.max(1)).pow(2);
+    if let Some(NetworkConfig::LanguageModel(llama)) = network(config, StageKind::LanguageModel) {
+        agree("width", ("language model", llama.vision_size), ("vision encoder", vision.hidden_size))?;
+    }
+    let Some(NetworkConfig::Connector(connector)) = network(config, StageKind::Connector) else {
+        return Ok(());
+    };
+    agree("width", ("connector", connector.qformer.hidden_size), ("denoiser", unet.cross_attention_dim))?;
+    if let InteractionConfig::Bim(bim) = &connector.interaction {
+        agree("width", ("BIM", bim.vision_size), ("vision encoder", vision.hidden_size))?;
+        agree("features", ("BIM", bim.grid_size.pow(2)), ("vision encoder", features))?;
+        let first = unet.block_channels.first().copied().unwrap_or(0);
+        agree("channels", ("BIM", bim.feature_channels), ("denoiser", first))?;
+    }
+    Ok(())
+}
+
+fn agree(what: &str, a: (&str, usize), b: (&str, usize)) -> Result<(), ModelError> {
+    if a.1 == b.1 {
+        return Ok(());
+    }
+    Err(ModelError::Inconsistent(format!("{what}: {} has {}, {} has {}", a.0, a.1, b.0, b.1)))
+}
+
+fn check_vocabulary(config: &ModelConfig, tokenizer: &LlamaTokenizer) -> Result<(), ModelError> {
+    match network(config, StageKind::LanguageModel) {
+        Some(NetworkConfig::LanguageModel(llama)) => {
+            agree("vocabulary", ("language model", llama.vocab_size), ("tokenizer", tokenizer.vocab_size()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn network(config: &ModelConfig, kind: StageKind) -> Option<&NetworkConfig> {
+    config.stages.get(&kind).map(|stage| &stage.network)
+}
+
+fn lacks(kind: StageKind) -> ModelError {
+    ModelError::Inconsistent(format!("it lacks the stage {kind}"))
+}
+
+fn text(config: &ModelConfig) -> Result<TextConfig, ModelError> {
+    match network(config, StageKind::TextEncoder) {
+        Some(NetworkConfig::TextEncoder(text)) => Ok(text.clone()),
+        _ => Err(lacks(StageKind::TextEncoder)),
+    }
+}
+
+fn vae(config: &ModelConfig) -> Result<VaeConfig, ModelError> {
+    match network(config, StageKind::VaeDecoder) {
+        Some(NetworkConfig::VaeDecoder(vae)) => Ok(vae.clone()),
+        _ => Err(lacks(StageKind::VaeDecoder)),
+    }
+}
+
+fn unet(config: &ModelConfig) -> Result<UnetConfig, ModelError> {
+    match network(config, StageKind::Denoiser) {
+        Some(NetworkConfig::Denoiser(unet)) => Ok(unet.clone()),
+        _ => Err(lacks(StageKind::Denoiser)),
+    }
+}
+
+fn vision(config: &ModelConfig) -> Result<VisionConfig, ModelError> {
+    match network(config, StageKind::VisionEncoder) {
+        Some(NetworkConfig::VisionEncoder(vision)) => Ok(vision.clone()),
+        _ => Err(lacks(StageKind::VisionEncoder)),
+    }
+}
+
+fn text_embeds(
+    stages: &BTreeMap<StageKind, Arc<dyn Stage>>,
+    texts: Vec<Vec<u32>>,
+) -> Result<ArrayD<f32>, ModelError> {
+    let stage = stages.get(&StageKind::TextEncoder).ok_or_else(|| lacks(StageKind::TextEncoder))?;
+    let mut outputs = stage.session().run(&Tensors::new().with("input_ids", token_ids(&texts)))?;
+    let embeds = outputs.take_f32("hidden_states");
+    embeds.map_err(|source| StageError::Tensors { stage: StageKind::TextEncoder, source }.into())
+}
+
+/// Texts of equal length as a stage takes them: `[texts, n]`.
+pub(super) fn token_ids(texts: &[Vec<u32>]) -> Array2<i64> {
+    let length = texts.first().map_or(0, Vec::len);
+    Array2::from_shape_fn((texts.len(), length), |(text, token)| i64::from(texts[text][token]))
 }

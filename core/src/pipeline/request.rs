@@ -3,9 +3,15 @@
 use image::RgbImage;
 use ndarray::Array4;
 
-use crate::model::SchedulerKind;
-use crate::stage::StageError;
-use crate::text::TextError;
+use super::model::{Family, Model, SmartEdit};
+use crate::decoding::{Decoding, DecodingOptions, ImageTokens};
+use crate::diffusion::{
+    Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise,
+};
+use crate::model::{SchedulerKind, VaeConfig};
+use crate::picture::{self, PictureError};
+use crate::stage::{StageError, StageKind};
+use crate::text::{Prompt, TextError};
 
 /// A picture and what to change in it.
 #[derive(Debug, Clone)]
@@ -77,14 +83,147 @@ pub enum Resize {
     },
 }
 
-/// What is accepted as the image tokens of a reply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ImageTokens {
-    /// From the first image token on, all 32 are fed in order: they carry no information but their states.
-    #[default]
-    Forced,
-    /// The language model must emit all 32 itself, as in the reference.
-    Free,
+/// A request that has been checked, with the model's defaults filled in.
+pub(super) struct Prepared {
+    /// The source picture at its own size.
+    pub(super) image: RgbImage,
+    /// The source picture at the size at which it is edited.
+    pub(super) source: RgbImage,
+    /// Instruction and negative prompt for the CLIP text encoder; InstructPix2Pix only.
+    pub(super) clip_ids: Vec<Vec<u32>>,
+    instruction: String,
+    options: EditOptions,
+    schedule: Schedule,
+    guidance: Guidance,
+}
+
+impl Prepared {
+    pub(super) fn new(model: &Model, request: EditRequest) -> Result<Self, EditError> {
+        let EditRequest { image, instruction, options } = request;
+        let defaults = &model.config().defaults;
+        if instruction.trim().is_empty() {
+            return Err(invalid("instruction", "must not be empty"));
+        }
+        if !(options.temperature >= 0.0 && options.temperature.is_finite()) {
+            return Err(invalid("options.temperature", "must be a finite number that is not negative"));
+        }
+        let kind = options.scheduler.unwrap_or(model.config().scheduler.default);
+        let schedule =
+            Schedule::new(&model.config().scheduler, kind, options.steps.unwrap_or(defaults.steps))?;
+        let guidance = Guidance::new(
+            options.text_guidance.unwrap_or(defaults.text_guidance),
+            options.image_guidance.unwrap_or(defaults.image_guidance),
+        )?;
+        let resize = options.resize.unwrap_or(match defaults.resolution {
+            Some((width, height)) => Resize::Stretch { width: width as u32, height: height as u32 },
+            None => Resize::Keep,
+        });
+        let source = picture::prepare(&image, resize)?;
+        check_replay(&options, schedule.steps(), &source, &model.sizes.vae)?;
+
+        let clip_ids = match &model.family {
+            Family::SmartEdit(smartedit) => {
+                if options.negative_prompt.is_some() {
+                    return Err(invalid("options.negative_prompt", "is not supported by SmartEdit models"));
+                }
+                let templates = smartedit.prompt.templates.len();
+                if options.template >= templates {
+                    let message = format!("is {}; the model has {templates}", options.template);
+                    return Err(EditError::Invalid { field: "options.template", message });
+                }
+                Vec::new()
+            }
+            Family::InstructPix2Pix => {
+                let negative = options.negative_prompt.as_deref().unwrap_or("");
+                let length = model.sizes.text.max_positions;
+                let encode = |text: &str| model.clip_tokenizer.encode(text, length);
+                vec![encode(&instruction)?, encode(negative)?]
+            }
+        };
+        Ok(Self { image, source, clip_ids, instruction, options, schedule, guidance })
+    }
+
+    /// The language model's reply, to be made.
+    pub(super) fn decoding(
+        &self,
+        smartedit: &SmartEdit,
+        image_features: usize,
+    ) -> Result<Decoding, EditError> {
+        let template = &smartedit.prompt.templates[self.options.template];
+        let prompt = Prompt::new(&smartedit.prompt.system, template, &self.instruction)
+            .encode(&smartedit.tokenizer, self.options.control_tokens)?;
+        let special = *smartedit.tokenizer.special();
+        let options = DecodingOptions {
+            image_tokens: self.options.image_tokens,
+            temperature: self.options.temperature,
+            seed: self.options.seed,
+            draft: special.image_tokens().collect(),
+            ..DecodingOptions::default()
+        };
+        Ok(Decoding::new(prompt, image_features, special, options))
+    }
+
+    /// The denoising loop, to be run.
+    pub(super) fn denoising(
+        &mut self,
+        model: &Model,
+        image_latents: Array4<f32>,
+    ) -> Result<Denoising, EditError> {
+        let initial = self.options.initial_latents.take();
+        let mut seeded = SeededNoise::new(self.options.seed);
+        let noise: Box<dyn NoiseSource> = match self.options.step_noise.take() {
+            Some(steps) => {
+                let shape = image_latents.raw_dim();
+                let first = match &initial {
+                    Some(initial) => initial.clone(),
+                    None => {
+                        seeded.draw(image_latents.shape())?.into_shape_with_order(shape).map_err(|e| {
+                            EditError::Output { stage: StageKind::VaeEncoder, message: e.to_string() }
+                        })?
+                    }
+                };
+                Box::new(RecordedNoise::new(std::iter::once(first).chain(steps)))
+            }
+            None => Box::new(seeded),
+        };
+        debug_assert_eq!(image_latents.dim().1, model.sizes.vae.latent_channels);
+        Ok(Denoising::new(self.schedule.clone(), self.guidance, image_latents, noise, initial)?)
+    }
+}
+
+fn check_replay(
+    options: &EditOptions,
+    steps: usize,
+    source: &RgbImage,
+    vae: &VaeConfig,
+) -> Result<(), EditError> {
+    let factor = vae.downsampling();
+    let (width, height) = (source.width() as usize / factor, source.height() as usize / factor);
+    let expected = [1, vae.latent_channels, height, width];
+    let check = |field, latents: &Array4<f32>| {
+        if latents.shape() != expected {
+            let message = format!("has shape {:?}; {expected:?} is needed", latents.shape());
+            return Err(EditError::Invalid { field, message });
+        }
+        if latents.iter().any(|value| !value.is_finite()) {
+            return Err(invalid(field, "holds values that are not finite"));
+        }
+        Ok(())
+    };
+    if let Some(initial) = &options.initial_latents {
+        check("options.replay.initial_latents", initial)?;
+    }
+    let Some(noise) = &options.step_noise else { return Ok(()) };
+    let field = "options.replay.step_noise";
+    if noise.len() != steps {
+        let message = format!("has {} entries for {steps} steps", noise.len());
+        return Err(EditError::Invalid { field, message });
+    }
+    noise.iter().try_for_each(|noise| check(field, noise))
+}
+
+fn invalid(field: &'static str, message: &str) -> EditError {
+    EditError::Invalid { field, message: message.to_owned() }
 }
 
 /// An edit failed.
@@ -111,7 +250,24 @@ pub enum EditError {
     /// A text cannot be tokenized.
     #[error(transparent)]
     Text(#[from] TextError),
+    /// The picture cannot be brought to the size asked for.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// The denoising loop cannot begin or go on.
+    #[error(transparent)]
+    Diffusion(#[from] DiffusionError),
     /// A stage failed.
     #[error(transparent)]
     Stage(#[from] StageError),
+    /// There is nothing left to do.
+    #[error("the edit is over")]
+    Over,
+    /// A stage's output does not fit the next one: the model directory is inconsistent.
+    #[error("{stage}: {message}")]
+    Output {
+        /// The stage.
+        stage: StageKind,
+        /// What does not fit.
+        message: String,
+    },
 }

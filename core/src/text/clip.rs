@@ -4,12 +4,13 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use serde::Deserialize;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::models::bpe::{BPE, Merges};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::tokenizer::SplitDelimiterBehavior;
 use tokenizers::{Model as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
+use super::bpe;
 use super::file::{file_error, read, read_text};
 use super::pieces::{Literal, Piece, cut};
 use super::{Cleanup, TextError};
@@ -102,11 +103,10 @@ impl ClipTokenizer {
         let (unk_text, unk) = special(&specials.unk_token, WHOLE[1], false)?;
         let (_, pad) = special(&specials.pad_token, WHOLE[1], true)?;
 
-        let bpe = BPE::builder()
-            .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges)
+        let bpe = bpe::builder(vocab, merges)
+            .map_err(|e| file_error(merges_path, e))?
             .unk_token(unk_text)
             .end_of_word_suffix("</w>".to_owned())
-            .cache_capacity(0)
             .build()
             .map_err(|e| file_error(merges_path, e))?;
         let words = Split::new(SplitPattern::Regex(WORDS.to_owned()), SplitDelimiterBehavior::Removed, true)

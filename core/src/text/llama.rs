@@ -3,16 +3,13 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use tokenizers::models::ModelWrapper;
+use tokenizers::Model as _;
 use tokenizers::models::bpe::BPE;
-use tokenizers::normalizers::NormalizerWrapper;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
-use tokenizers::{Model as _, NormalizedString, Normalizer as _, Tokenizer};
 
-use super::TextError;
 use super::file::{file_error, read};
 use super::pieces::{Literal, Piece, Segment, cut, join};
-use super::sentencepiece::{Normalizer, SPACE, SentencePiece};
+use super::sentencepiece::{self, Normalizer, SPACE};
+use super::{TextError, tokenizer_json};
 use crate::model::IMAGE_TOKENS;
 
 /// Ids of the tokens that have a meaning of their own. They depend on the size of the base vocabulary.
@@ -55,25 +52,21 @@ impl SpecialIds {
 /// token comes first, no end-of-text token last.
 pub struct LlamaTokenizer {
     bpe: BPE,
-    normalization: Normalization,
+    normalizer: Normalizer,
     literals: Vec<Literal>,
     special: SpecialIds,
     vocab_size: usize,
 }
 
-enum Normalization {
-    SentencePiece(Normalizer),
-    Json(NormalizerWrapper),
-}
-
 /// What a tokenizer file holds, whichever its format.
-struct Base {
-    bpe: BPE,
-    normalization: Normalization,
-    size: usize,
-    unk: (String, u32),
-    bos: (String, u32),
-    eos: (String, u32),
+pub(super) struct Base {
+    pub(super) bpe: BPE,
+    pub(super) normalizer: Normalizer,
+    /// Number of tokens; their ids are smaller.
+    pub(super) size: usize,
+    pub(super) unk: (String, u32),
+    pub(super) bos: (String, u32),
+    pub(super) eos: (String, u32),
 }
 
 impl LlamaTokenizer {
@@ -81,16 +74,9 @@ impl LlamaTokenizer {
     pub fn from_file(path: &Path) -> Result<Self, TextError> {
         let content = read(path)?;
         let base = if path.extension().is_some_and(|extension| extension == "json") {
-            parse_json(&content)
+            tokenizer_json::parse(&content)
         } else {
-            SentencePiece::parse(&content).map(|model| Base {
-                bpe: model.bpe,
-                normalization: Normalization::SentencePiece(model.normalizer),
-                size: model.size,
-                unk: model.unk,
-                bos: model.bos,
-                eos: model.eos,
-            })
+            sentencepiece::parse(&content)
         };
         base.and_then(Self::with_added_tokens).map_err(|message| file_error(path, message))
     }
@@ -119,7 +105,7 @@ impl LlamaTokenizer {
             },
             vocab_size: base.size + 3 + IMAGE_TOKENS,
             bpe: base.bpe,
-            normalization: base.normalization,
+            normalizer: base.normalizer,
             literals,
         })
     }
@@ -154,15 +140,7 @@ impl LlamaTokenizer {
     }
 
     fn encode_piece(&self, text: &str, ids: &mut Vec<u32>) -> Result<(), String> {
-        let text = match &self.normalization {
-            Normalization::SentencePiece(normalizer) => normalizer.apply(text)?,
-            Normalization::Json(normalizer) => {
-                let mut normalized = NormalizedString::from(text);
-                normalizer.normalize(&mut normalized).map_err(|e| e.to_string())?;
-                normalized.get().to_owned()
-            }
-        };
-        let tokens = self.bpe.tokenize(&text).map_err(|e| e.to_string())?;
+        let tokens = self.bpe.tokenize(&self.normalizer.apply(text)).map_err(|e| e.to_string())?;
         ids.extend(tokens.into_iter().map(|token| token.id));
         Ok(())
     }
@@ -190,31 +168,4 @@ impl LlamaTokenizer {
 fn byte_piece(piece: &str) -> Option<u8> {
     let digits = piece.strip_prefix("<0x")?.strip_suffix('>')?;
     if digits.len() == 2 { u8::from_str_radix(digits, 16).ok() } else { None }
-}
-
-fn parse_json(content: &[u8]) -> Result<Base, String> {
-    let tokenizer =
-        Tokenizer::from_bytes(content).map_err(|e| format!("not a tokenizer.json, or a damaged one: {e}"))?;
-    let normalization = match (tokenizer.get_normalizer(), tokenizer.get_pre_tokenizer()) {
-        (Some(normalizer), None) => Normalization::Json(normalizer.clone()),
-        // The newer form of the same: the space in front and the visible spaces are the pre-tokenizer's.
-        (None, None | Some(PreTokenizerWrapper::Metaspace(_))) => {
-            Normalization::SentencePiece(Normalizer::default())
-        }
-        _ => return Err("not LLaMA's: it cuts texts into words before its model does".to_owned()),
-    };
-    let ModelWrapper::BPE(bpe) = tokenizer.get_model() else {
-        return Err("its model is not BPE".to_owned());
-    };
-    let vocab = bpe.get_vocab();
-    let special = |name: &str| match vocab.get(name) {
-        Some(&id) => Ok((name.to_owned(), id)),
-        None => Err(format!("token {name:?} is missing")),
-    };
-    let (unk, bos, eos) = (special("<unk>")?, special("<s>")?, special("</s>")?);
-    let size = vocab.len();
-    if let Some((token, id)) = vocab.iter().find(|&(_, &id)| id as usize >= size) {
-        return Err(format!("token {token:?} has id {id}, but there are only {size} tokens"));
-    }
-    Ok(Base { bpe: bpe.clone(), normalization, size, unk, bos, eos })
 }

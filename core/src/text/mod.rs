@@ -5,6 +5,8 @@
 //! keeps apart what the template says and what the user says, so that control tokens spelled out in an
 //! instruction stay text.
 
+mod bpe;
+mod charsmap;
 mod cleanup;
 mod clip;
 mod file;
@@ -13,6 +15,7 @@ mod pieces;
 mod prompt;
 mod sentencepiece;
 mod templates;
+mod tokenizer_json;
 
 use std::path::PathBuf;
 

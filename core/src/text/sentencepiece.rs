@@ -4,9 +4,11 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use prost::Message;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
-use tokenizers::normalizers::Precompiled;
-use tokenizers::{NormalizedString, Normalizer as _};
+use tokenizers::models::bpe::Merges;
+
+use super::bpe;
+use super::charsmap::CharsMap;
+use super::llama::Base;
 
 /// Sentencepiece's mark of a space.
 pub(super) const SPACE: char = '\u{2581}';
@@ -76,65 +78,51 @@ struct NormalizerProto {
     escape_whitespaces: Option<bool>,
 }
 
-/// What a `tokenizer.model` file holds.
-pub(super) struct SentencePiece {
-    pub(super) bpe: BPE,
-    pub(super) normalizer: Normalizer,
-    pub(super) size: usize,
-    pub(super) unk: (String, u32),
-    pub(super) bos: (String, u32),
-    pub(super) eos: (String, u32),
-}
-
-impl SentencePiece {
-    /// Reads the file's content; the error says what is wrong with it.
-    pub(super) fn parse(content: &[u8]) -> Result<Self, String> {
-        let model = ModelProto::decode(content)
-            .map_err(|e| format!("not a sentencepiece model, or a damaged one: {e}"))?;
-        let trainer = model.trainer.unwrap_or_default();
-        if trainer.model_kind() != MODEL_KIND_BPE {
-            return Err(format!("model type {} instead of BPE ({MODEL_KIND_BPE})", trainer.model_kind()));
-        }
-        if trainer.whitespace_as_suffix() {
-            return Err("white space as suffix is not supported".to_owned());
-        }
-        let mut vocab = HashMap::new();
-        let mut normal = Vec::new();
-        for (index, piece) in model.pieces.iter().enumerate() {
-            let id = u32::try_from(index).map_err(|e| e.to_string())?;
-            let text = piece.piece();
-            if text.is_empty() || text.chars().count() > MAX_PIECE_CHARS {
-                return Err(format!("piece {id} is empty or longer than {MAX_PIECE_CHARS} characters"));
-            }
-            match piece.kind() {
-                PieceKind::Normal if piece.score().is_nan() => {
-                    return Err(format!("piece {id} has a score that is not a number"));
-                }
-                PieceKind::Normal => normal.push((text, piece.score())),
-                PieceKind::Unknown | PieceKind::Control | PieceKind::Byte => {}
-                kind => return Err(format!("piece {id} is of the unsupported type {kind:?}")),
-            }
-            if vocab.insert(text.to_owned(), id).is_some() {
-                return Err(format!("piece {id} occurs twice: {text:?}"));
-            }
-        }
-        let special = |name: &str| match vocab.get(name) {
-            Some(&id) => Ok((name.to_owned(), id)),
-            None => Err(format!("piece {name:?} is missing")),
-        };
-        let (unk, bos, eos) = (special(trainer.unk())?, special(trainer.bos())?, special(trainer.eos())?);
-        let size = vocab.len();
-        let bpe = BPE::builder()
-            .vocab_and_merges(vocab.into_iter().collect::<Vocab>(), merges(&normal))
-            .unk_token(unk.0.clone())
-            .fuse_unk(true)
-            .byte_fallback(trainer.byte_fallback())
-            .cache_capacity(0)
-            .build()
-            .map_err(|e| e.to_string())?;
-        let normalizer = Normalizer::new(&model.normalizer.unwrap_or_default())?;
-        Ok(Self { bpe, normalizer, size, unk, bos, eos })
+/// Reads the content of a `tokenizer.model`; the error says what is wrong with it.
+pub(super) fn parse(content: &[u8]) -> Result<Base, String> {
+    let model = ModelProto::decode(content)
+        .map_err(|e| format!("not a sentencepiece model, or a damaged one: {e}"))?;
+    let trainer = model.trainer.unwrap_or_default();
+    if trainer.model_kind() != MODEL_KIND_BPE {
+        return Err(format!("model type {} instead of BPE ({MODEL_KIND_BPE})", trainer.model_kind()));
     }
+    if trainer.whitespace_as_suffix() {
+        return Err("white space as suffix is not supported".to_owned());
+    }
+    let mut vocab = HashMap::new();
+    let mut normal = Vec::new();
+    for (index, piece) in model.pieces.iter().enumerate() {
+        let id = u32::try_from(index).map_err(|e| e.to_string())?;
+        let text = piece.piece();
+        if text.is_empty() || text.chars().count() > MAX_PIECE_CHARS {
+            return Err(format!("piece {id} is empty or longer than {MAX_PIECE_CHARS} characters"));
+        }
+        match piece.kind() {
+            PieceKind::Normal if piece.score().is_nan() => {
+                return Err(format!("piece {id} has a score that is not a number"));
+            }
+            PieceKind::Normal => normal.push((text, piece.score())),
+            PieceKind::Unknown | PieceKind::Control | PieceKind::Byte => {}
+            kind => return Err(format!("piece {id} is of the unsupported type {kind:?}")),
+        }
+        if vocab.insert(text.to_owned(), id).is_some() {
+            return Err(format!("piece {id} occurs twice: {text:?}"));
+        }
+    }
+    let special = |name: &str| match vocab.get(name) {
+        Some(&id) => Ok((name.to_owned(), id)),
+        None => Err(format!("piece {name:?} is missing")),
+    };
+    let (unk, bos, eos) = (special(trainer.unk())?, special(trainer.bos())?, special(trainer.eos())?);
+    let size = vocab.len();
+    let bpe = bpe::builder(vocab, merges(&normal))?
+        .unk_token(unk.0.clone())
+        .fuse_unk(true)
+        .byte_fallback(trainer.byte_fallback())
+        .build()
+        .map_err(|e| e.to_string())?;
+    let normalizer = Normalizer::new(&model.normalizer.unwrap_or_default())?;
+    Ok(Base { bpe, normalizer, size, unk, bos, eos })
 }
 
 /// The merges of a sentencepiece BPE, best first: whatever two pieces make a third, in the order of its score.
@@ -155,7 +143,7 @@ fn merges(pieces: &[(&str, f32)]) -> Merges {
 
 /// What sentencepiece does to a text before it is cut into pieces.
 pub(super) struct Normalizer {
-    charsmap: Option<Precompiled>,
+    charsmap: Option<CharsMap>,
     dummy_prefix: bool,
     collapse_spaces: bool,
     escape_spaces: bool,
@@ -172,7 +160,7 @@ impl Normalizer {
     fn new(proto: &NormalizerProto) -> Result<Self, String> {
         let charsmap = match proto.precompiled_charsmap() {
             [] => None,
-            map => Some(Precompiled::from(map).map_err(|e| format!("character map: {e}"))?),
+            map => Some(CharsMap::parse(map)?),
         };
         Ok(Self {
             charsmap,
@@ -183,14 +171,10 @@ impl Normalizer {
     }
 
     /// The text as the BPE takes it.
-    pub(super) fn apply(&self, text: &str) -> Result<String, String> {
+    pub(super) fn apply(&self, text: &str) -> String {
         let mut text = match &self.charsmap {
             None => text.to_owned(),
-            Some(charsmap) => {
-                let mut normalized = NormalizedString::from(text);
-                charsmap.normalize(&mut normalized).map_err(|e| e.to_string())?;
-                normalized.get().to_owned()
-            }
+            Some(charsmap) => charsmap.apply(text),
         };
         if self.collapse_spaces {
             text = text.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
@@ -198,6 +182,6 @@ impl Normalizer {
         if self.dummy_prefix && !text.is_empty() {
             text.insert(0, ' ');
         }
-        Ok(if self.escape_spaces { text.replace(' ', SPACE.encode_utf8(&mut [0; 4])) } else { text })
+        if self.escape_spaces { text.replace(' ', SPACE.encode_utf8(&mut [0; 4])) } else { text }
     }
 }

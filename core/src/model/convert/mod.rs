@@ -4,13 +4,25 @@
 //! from. Everything is checked before anything is written, and all problems are reported at once. Tensors are
 //! written one by one in bounded chunks, so that memory does not grow with the checkpoint.
 
+mod configs;
+mod diffusion;
+mod instruct_pix2pix;
+mod lora;
+mod plan;
+mod recipe;
 mod report;
+mod smartedit;
+mod source;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-pub use report::{ConvertError, Dropped, Problem, Report, StageReport};
-
+use self::plan::{Findings, Plan};
+pub(super) use self::recipe::dtype_name;
+pub use self::report::{ConvertError, Dropped, Problem, Report, StageReport};
+use super::{EditDefaults, FORMAT_VERSION, ModelConfig, ModelWriter, PipelineConfig, SchedulerConfig};
 use crate::engine::Precision;
+use crate::stage::StageKind;
 
 /// The directories of the official SmartEdit release.
 #[derive(Debug, Clone, Default)]
@@ -54,8 +66,7 @@ pub struct InstructPix2PixSources {
 /// # Errors
 /// [`ConvertError::Problems`] lists everything that is missing or does not fit; `out` is then untouched.
 pub fn convert_smartedit(sources: &SmartEditSources, out: &Path) -> Result<Report, ConvertError> {
-    let _ = (sources, out);
-    Err(ConvertError::Problems(Vec::new()))
+    smartedit::convert(sources, out)
 }
 
 /// Converts a diffusers directory into the model directory `out`, which must not exist or be empty.
@@ -66,6 +77,61 @@ pub fn convert_instruct_pix2pix(
     sources: &InstructPix2PixSources,
     out: &Path,
 ) -> Result<Report, ConvertError> {
-    let _ = (sources, out);
-    Err(ConvertError::Problems(Vec::new()))
+    instruct_pix2pix::convert(sources, out)
+}
+
+/// A model directory that is ready to be written, unless problems were found.
+struct Assembly<'a> {
+    name: String,
+    /// The stages of the pipeline.
+    stages: &'static [StageKind],
+    pipeline: PipelineConfig,
+    defaults: EditDefaults,
+    sources: BTreeMap<String, String>,
+    dtype: Option<Precision>,
+    findings: Findings,
+    plans: Vec<Plan<'a>>,
+}
+
+impl Assembly<'_> {
+    /// Writes stages, `copy`'s files and `model.json`.
+    fn write(
+        self,
+        out: &Path,
+        scheduler: Option<SchedulerConfig>,
+        copy: impl FnOnce(&mut ModelWriter) -> Result<(), ConvertError>,
+    ) -> Result<Report, ConvertError> {
+        ModelWriter::check(out)?;
+        let Findings { mut problems, dropped, notes } = self.findings;
+        if problems.is_empty() {
+            let planned = |stage: &&StageKind| self.plans.iter().any(|plan| plan.network.kind() == **stage);
+            problems.extend(self.stages.iter().filter(|stage| !planned(stage)).map(|stage| {
+                Problem::Contradiction(format!("the sources do not tell the sizes of {stage}"))
+            }));
+        }
+        let Some(scheduler) = scheduler.filter(|_| problems.is_empty()) else {
+            return Err(ConvertError::Problems(problems));
+        };
+        let mut writer = ModelWriter::create(out)?;
+        let mut stages = BTreeMap::new();
+        let mut reports = Vec::new();
+        for plan in &self.plans {
+            let (stage, report) = plan.write(&mut writer, self.dtype)?;
+            stages.insert(report.stage, stage);
+            reports.push(report);
+        }
+        reports.sort_by_key(|report| report.stage);
+        copy(&mut writer)?;
+        let out = writer.finish(ModelConfig {
+            format: FORMAT_VERSION,
+            name: self.name.clone(),
+            pipeline: self.pipeline,
+            stages,
+            scheduler,
+            defaults: self.defaults,
+            files: BTreeMap::new(),
+            sources: self.sources,
+        })?;
+        Ok(Report { name: self.name, out, stages: reports, dropped, notes })
+    }
 }

@@ -102,9 +102,9 @@ pub enum ConvertError {
         /// Its name in the source.
         tensor: String,
         /// The first such value.
-        value: f32,
+        value: f64,
         /// The element type asked for.
-        dtype: &'static str,
+        dtype: String,
     },
     /// A tensor cannot be read.
     #[error(transparent)]
@@ -168,7 +168,7 @@ pub enum Problem {
         tensor: String,
     },
     /// A tensor has the wrong shape.
-    #[error("{source_name}: tensor `{tensor}` has shape {found:?}, {stage} needs {expected}")]
+    #[error("{source_name}: tensor `{tensor}` has shape {found:?}, {stage} needs {expected:?}")]
     Shape {
         /// Where it is.
         source_name: String,
@@ -177,7 +177,7 @@ pub enum Problem {
         /// Its shape.
         found: Vec<usize>,
         /// The shape the stage needs.
-        expected: String,
+        expected: Vec<usize>,
         /// The stage.
         stage: StageKind,
     },

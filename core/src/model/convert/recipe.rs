@@ -1,0 +1,193 @@
+//! How a tensor of a model directory is made from tensors of the sources.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::ConvertError;
+use crate::model::checkpoint::TensorView;
+use crate::model::writer::Sink;
+use crate::weights::Dtype;
+
+/// A tensor of a source, or some of its rows.
+pub(super) struct Part<'a> {
+    /// Where it is, for messages.
+    pub(super) source: &'a str,
+    /// Its name there.
+    pub(super) name: String,
+    pub(super) view: TensorView<'a>,
+    /// Which rows; all of them without.
+    pub(super) rows: Option<Range<usize>>,
+}
+
+impl Part<'_> {
+    fn elements(&self) -> Range<usize> {
+        match &self.rows {
+            None => 0..self.view.elements(),
+            Some(rows) => {
+                let width: usize = self.view.shape().iter().skip(1).product();
+                rows.start * width..rows.end * width
+            }
+        }
+    }
+}
+
+/// How a tensor is made.
+pub(super) enum Recipe<'a> {
+    /// Parts one after the other.
+    Join(Vec<Part<'a>>),
+    /// `base + scale · b · a`, in `f32`: `base [out, in]`, `b [out, r]`, `a [r, in]`.
+    Merge { base: Part<'a>, a: Part<'a>, b: Part<'a>, scale: f32 },
+}
+
+/// A tensor of a stage and how it is made.
+pub(super) struct Planned<'a> {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) recipe: Recipe<'a>,
+}
+
+impl Planned<'_> {
+    /// The type in which it is written: as wanted, else as stored.
+    pub(super) fn dtype(&self, wanted: Option<Dtype>) -> Dtype {
+        let stored = match &self.recipe {
+            Recipe::Merge { .. } => Dtype::F32,
+            Recipe::Join(parts) => {
+                let mut dtypes = parts.iter().map(|part| part.view.dtype());
+                let first = dtypes.next().unwrap_or(Dtype::F32);
+                match dtypes.all(|dtype| dtype == first) && first != Dtype::F64 {
+                    true => first,
+                    false => Dtype::F32,
+                }
+            }
+        };
+        wanted.unwrap_or(stored)
+    }
+
+    /// Writes its elements in row-major order.
+    pub(super) fn write(&self, dtype: Dtype, sink: &mut Sink) -> Result<(), ConvertError> {
+        let mut values = Vec::new();
+        let mut encoded = Vec::new();
+        match &self.recipe {
+            Recipe::Join(parts) => parts.iter().try_for_each(|part| {
+                part.view.for_each_chunk(part.elements(), |bytes| {
+                    if part.view.dtype() == dtype {
+                        return Ok(sink.put(bytes)?);
+                    }
+                    decode(bytes, part, &mut values)?;
+                    encode(&values, dtype, part, &mut encoded)?;
+                    Ok(sink.put(&encoded)?)
+                })
+            }),
+            Recipe::Merge { base, a, b, scale } => {
+                let &[_, width] = base.view.shape() else { return Ok(()) };
+                let a = floats(a)?;
+                let b = floats(b)?;
+                let rank = a.len() / width.max(1);
+                let mut delta = vec![0.0; width];
+                let mut position = 0;
+                base.view.for_each_chunk(base.elements(), |bytes| {
+                    decode(bytes, base, &mut values)?;
+                    for value in &mut values {
+                        let (row, column) = (position / width, position % width);
+                        if column == 0 {
+                            let factors = b.get(row * rank..(row + 1) * rank).unwrap_or_default();
+                            product(factors, &a, *scale, &mut delta);
+                        }
+                        *value += delta[column];
+                        position += 1;
+                    }
+                    encode(&values, dtype, base, &mut encoded)?;
+                    Ok(sink.put(&encoded)?)
+                })
+            }
+        }
+    }
+}
+
+/// `scale · factors · a`: one row of the product.
+fn product(factors: &[f32], a: &[f32], scale: f32, row: &mut [f32]) {
+    row.fill(0.0);
+    for (factor, a) in factors.iter().zip(a.chunks_exact(row.len())) {
+        for (sum, value) in row.iter_mut().zip(a) {
+            *sum += factor * value;
+        }
+    }
+    row.iter_mut().for_each(|value| *value *= scale);
+}
+
+fn floats(part: &Part<'_>) -> Result<Vec<f32>, ConvertError> {
+    let mut all = Vec::with_capacity(part.view.elements());
+    let mut values = Vec::new();
+    part.view.for_each_chunk::<ConvertError>(part.elements(), |bytes| {
+        decode(bytes, part, &mut values)?;
+        all.extend_from_slice(&values);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// Replaces `values` by the elements in `bytes`.
+fn decode(bytes: &[u8], part: &Part<'_>, values: &mut Vec<f32>) -> Result<(), ConvertError> {
+    values.clear();
+    match part.view.dtype() {
+        Dtype::F64 => {
+            for &element in bytes.as_chunks().0 {
+                let value = f64::from_le_bytes(element);
+                if value.is_finite() && !(value as f32).is_finite() {
+                    return Err(overflow(part, value, Dtype::F32));
+                }
+                values.push(value as f32);
+            }
+        }
+        Dtype::F16 => values.extend(bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32())),
+        Dtype::BF16 => values.extend(bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32())),
+        _ => values.extend(bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b))),
+    }
+    Ok(())
+}
+
+/// Replaces `bytes` by the values in another type; one that becomes infinite is an error.
+fn encode(values: &[f32], dtype: Dtype, part: &Part<'_>, bytes: &mut Vec<u8>) -> Result<(), ConvertError> {
+    bytes.clear();
+    let largest = match dtype {
+        Dtype::F16 => {
+            bytes.extend(values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()));
+            f16::MAX.to_f32()
+        }
+        Dtype::BF16 => {
+            bytes.extend(values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()));
+            bf16::MAX.to_f32()
+        }
+        _ => {
+            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            return Ok(());
+        }
+    };
+    let becomes_infinite = |value: &&f32| {
+        value.is_finite()
+            && value.abs() > largest
+            && match dtype {
+                Dtype::F16 => f16::from_f32(**value).is_infinite(),
+                _ => bf16::from_f32(**value).is_infinite(),
+            }
+    };
+    match values.iter().find(becomes_infinite) {
+        Some(&value) => Err(overflow(part, value.into(), dtype)),
+        None => Ok(()),
+    }
+}
+
+fn overflow(part: &Part<'_>, value: f64, dtype: Dtype) -> ConvertError {
+    ConvertError::Overflow {
+        source_name: part.source.to_owned(),
+        tensor: part.name.clone(),
+        value,
+        dtype: dtype_name(dtype),
+    }
+}
+
+/// An element type as it is spelled in messages and reports.
+pub(in crate::model) fn dtype_name(dtype: Dtype) -> String {
+    format!("{dtype:?}").to_lowercase()
+}

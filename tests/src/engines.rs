@@ -1,0 +1,88 @@
+//! The matrix: every case runs on every engine that is built in.
+//!
+//! A new engine adds a row to [`matrix`](crate::matrix) and a module below with its backend, its engine in
+//! `f32`, and the cases it does not pass yet with the reason for each.
+
+use std::sync::Arc;
+
+use smartedit_core::stage::{Backend, StageOptions};
+
+/// An engine under test.
+pub struct Row {
+    /// The engine's name, as it stands in names of tests.
+    pub name: &'static str,
+    /// What loads stages.
+    pub backend: Arc<dyn Backend>,
+    /// Options of all stages.
+    pub options: StageOptions,
+    /// Cases that are known to fail, each with its reason.
+    pub ignored: &'static [(&'static str, &'static str)],
+}
+
+impl Row {
+    /// Whether the engine is excused from a case; says so.
+    pub fn excused(&self, case: &str) -> bool {
+        let entry = self.ignored.iter().find(|(ignored, _)| *ignored == case);
+        if let Some((case, reason)) = entry {
+            println!("{case} is not run on {}: {reason}", self.name);
+        }
+        entry.is_some()
+    }
+}
+
+/// candle on the CPU.
+#[cfg(feature = "candle")]
+pub mod candle {
+    use super::{Arc, Row, StageOptions};
+
+    /// The row of the matrix.
+    pub fn row() -> Row {
+        Row {
+            name: "candle",
+            backend: Arc::new(smartedit_candle::CandleBackend::new()),
+            options: StageOptions::default(),
+            ignored: &[],
+        }
+    }
+
+    /// The engine in `f32`.
+    pub fn engine() -> smartedit_candle::CandleEngine {
+        let precision = smartedit_core::engine::Precision::F32;
+        smartedit_candle::CandleEngine::new(candle_core::Device::Cpu, precision)
+    }
+}
+
+/// Makes one test per engine of each case.
+///
+/// `matrix!(row: a, b)` calls `a(&Row)` and `b(&Row)`; `matrix!(engine: c)` calls `c(&engine)` with an
+/// `impl Engine`. The tests are named `candle::a` and so on.
+#[macro_export]
+macro_rules! matrix {
+    (row: $($case:ident),+ $(,)?) => {
+        #[cfg(feature = "candle")]
+        mod candle {
+            $(
+                #[test]
+                fn $case() {
+                    let row = $crate::engines::candle::row();
+                    if !row.excused(stringify!($case)) {
+                        super::$case(&row);
+                    }
+                }
+            )+
+        }
+    };
+    (engine: $($case:ident),+ $(,)?) => {
+        #[cfg(feature = "candle")]
+        mod candle {
+            $(
+                #[test]
+                fn $case() {
+                    if !$crate::engines::candle::row().excused(stringify!($case)) {
+                        super::$case(&$crate::engines::candle::engine());
+                    }
+                }
+            )+
+        }
+    };
+}

@@ -1,0 +1,105 @@
+//! Whole edits, replayed with recorded noise down to the last pixel.
+
+use std::sync::Arc;
+
+use smartedit_core::engine::Precision;
+use smartedit_core::pipeline::{
+    Edit, EditOptions, EditOutput, EditRequest, ImageTokens, Model, Progress, Resize,
+};
+use smartedit_core::stage::StageKind;
+use smartedit_tests::engines::Row;
+use smartedit_tests::golden::{Case, converted, load, pack};
+use smartedit_tests::tolerance::{Tolerance, check_image, view};
+
+smartedit_tests::matrix!(row: smartedit, smartedit_with_free_image_tokens, instruct_pix2pix);
+
+fn replay(case: &Case<'_>) -> EditOptions {
+    EditOptions {
+        steps: Some(case.steps()),
+        initial_latents: Some(case.latents("noise_init")),
+        step_noise: Some(case.step_noise()),
+        ..EditOptions::default()
+    }
+}
+
+fn size(json: &serde_json::Value) -> Option<Resize> {
+    let side = |index: usize| json[index].as_u64().map(|side| side as u32);
+    Some(Resize::Stretch { width: side(0)?, height: side(1)? })
+}
+
+fn smartedit_request(case: &Case<'_>) -> EditRequest {
+    let options = EditOptions {
+        text_guidance: Some(7.5),
+        image_guidance: Some(1.5),
+        resize: size(&case.json()["res"]),
+        template: case.json()["tmpl"].as_u64().expect("an index") as usize,
+        control_tokens: true,
+        ..replay(case)
+    };
+    EditRequest { image: case.image(), instruction: case.text("text").to_owned(), options }
+}
+
+/// Drives an edit to its end, comparing latents after every step.
+#[track_caller]
+fn drive(row: &Row, case: &Case<'_>, model: &Arc<Model>, request: EditRequest) -> EditOutput {
+    let mut edit: Edit = model.edit(request).unwrap_or_else(|e| panic!("{}: {e}", case.name()));
+    let mut stages: Vec<StageKind> = Vec::new();
+    let mut steps = 0;
+    loop {
+        match edit.advance().unwrap_or_else(|e| panic!("{}: {e}", case.name())) {
+            Progress::StageFinished(stage) => stages.push(stage),
+            Progress::Step { done, total } => {
+                steps += 1;
+                assert_eq!((done, total), (steps, case.steps()));
+                let latents = edit.latents().expect("the loop has latents");
+                let what = format!("{} {} latents_{}", row.name, case.name(), done - 1);
+                let expected = case.tensor(&format!("latents_{}", done - 1));
+                Tolerance::Approximate.check(Precision::F32, &what, view(latents), expected.view());
+            }
+            Progress::Finished(output) => {
+                assert_eq!(stages, model.config().stages.keys().copied().collect::<Vec<_>>());
+                assert!(edit.advance().is_err(), "an edit that is over goes no further");
+                return output;
+            }
+            Progress::StageStarted(_) | Progress::Tokens(_) | Progress::Reply(_) => {}
+        }
+    }
+}
+
+fn smartedit(row: &Row) {
+    let model = load(row, &converted().smartedit());
+    for case in pack().cases() {
+        let output = drive(row, &case, &model, smartedit_request(&case));
+        check_image(&format!("{} {}", row.name, case.name()), &output.image, case.bytes("image_u8").view());
+        assert_eq!(output.reply.as_deref(), Some(""), "the packs' models reply with image tokens alone");
+    }
+}
+
+fn smartedit_with_free_image_tokens(row: &Row) {
+    let model = load(row, &converted().smartedit());
+    for case in pack().cases() {
+        let mut request = smartedit_request(&case);
+        request.options.image_tokens = ImageTokens::Free;
+        let output = drive(row, &case, &model, request);
+        check_image(&format!("{} {}", row.name, case.name()), &output.image, case.bytes("image_u8").view());
+    }
+}
+
+fn instruct_pix2pix(row: &Row) {
+    let model = load(row, &converted().instruct_pix2pix());
+    for case in pack().instruct_pix2pix_cases() {
+        let json = case.json();
+        let options = EditOptions {
+            text_guidance: json["guidance"].as_f64().map(|scale| scale as f32),
+            image_guidance: json["image_guidance"].as_f64().map(|scale| scale as f32),
+            resize: Some(size(&json["resize"]).unwrap_or(Resize::Keep)),
+            negative_prompt: json["negative_prompt"].as_str().map(str::to_owned),
+            ..replay(&case)
+        };
+        let instruction = case.text("prompt").to_owned();
+        let request = EditRequest { image: case.image(), instruction, options };
+        let output = drive(row, &case, &model, request);
+        check_image(&format!("{} {}", row.name, case.name()), &output.image, case.bytes("image_u8").view());
+        assert_eq!(output.reply, None);
+    }
+}
