@@ -83,7 +83,8 @@ impl Failure {
     /// The failure's stable name, for callers' programs and for logs.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::Invalid(_) | Self::Edit(EditError::Invalid { .. } | EditError::Text(TextError::Encode(_))) => {
+            Self::Invalid(_)
+            | Self::Edit(EditError::Invalid { .. } | EditError::Text(TextError::Encode(_))) => {
                 "INVALID_REQUEST"
             }
             Self::Picture(_) => "INVALID_IMAGE",

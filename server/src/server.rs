@@ -14,6 +14,7 @@ use tonic_health::server::HealthReporter;
 use crate::config::{Config, ConfigError, Loaded};
 use crate::deployment::{Deployment, Deployments, EngineLoader, Loader, State};
 use crate::engines::Engines;
+use crate::failure::Failure;
 use crate::service::{AdmissionLayer, DeadlineLayer, Service};
 use crate::work::StopReason;
 
@@ -116,6 +117,16 @@ impl Server {
     /// What makes it shut down.
     pub fn shutdown(&self) -> Shutdown {
         self.shutdown.clone()
+    }
+
+    /// Waits until a deployment (the default one, if the name is empty) has been loaded.
+    ///
+    /// # Errors
+    ///
+    /// There is none of this name, or it could not be loaded.
+    pub fn ready(&self, deployment: &str) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
+        let found = self.service.deployments().get(deployment);
+        async move { found?.loaded().await }
     }
 
     /// Serves until it is told to shut down and has done so.

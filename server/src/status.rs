@@ -171,7 +171,10 @@ mod tests {
         let failures = [
             Failure::Panicked("/secret".to_owned()),
             Failure::Edit(EditError::Text(TextError::Tokenizer { path, message: String::new() })),
-            Failure::Edit(EditError::Stage(StageError::Engine { stage: StageKind::Denoiser, source: engine })),
+            Failure::Edit(EditError::Stage(StageError::Engine {
+                stage: StageKind::Denoiser,
+                source: engine,
+            })),
         ];
         for failure in failures {
             let status = status(&failure, None);

@@ -49,37 +49,55 @@ pub struct DecodeOptions {
 /// Reads PNG, JPEG or WebP, whichever the first bytes say it is, as an 8-bit RGB picture. Grey, palette and 16-bit
 /// pictures are converted; of an animation the first frame is read.
 pub fn decode(bytes: &[u8], options: &DecodeOptions) -> Result<RgbImage, PictureError> {
-    let Limits { max_bytes, max_pixels, .. } = options.limits;
-    if bytes.is_empty() {
-        return Err(PictureError::Empty);
-    }
-    within("bytes", bytes.len() as u64, max_bytes)?;
-    let format = Format::sniff(bytes).ok_or(PictureError::UnknownFormat)?;
-    let damaged = |e: image::ImageError| PictureError::Damaged { format, message: e.to_string() };
-
-    if let Some(size) = png_size(bytes).filter(|_| format == Format::Png) {
-        check_size(size, &options.limits)?;
-    }
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.image_format());
-    let mut limits = image::Limits::no_limits();
-    // Four channels of 16 bits, and as much again for what a decoder keeps besides.
-    limits.max_alloc = Some(max_pixels.saturating_mul(16).saturating_add(16 << 20));
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(damaged)?;
-    check_size(decoder.dimensions(), &options.limits)?;
-    if format == Format::Jpeg && !jpeg_ends(bytes) {
-        // The decoder would fill up with grey what is missing.
-        let message = "it is cut off: the end marker is missing".to_owned();
-        return Err(PictureError::Damaged { format, message });
-    }
+    let (format, mut decoder) = open(bytes, &options.limits)?;
     let orientation =
         if options.ignore_orientation { Orientation::NoTransforms } else { orientation(&mut decoder) };
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    let mut picture = DynamicImage::from_decoder(decoder)
+        .map_err(|e| PictureError::Damaged { format, message: e.to_string() })?;
     picture.apply_orientation(orientation);
     Ok(match options.alpha {
         Alpha::OverWhite if picture.color().has_alpha() => over_white(picture),
         _ => picture.into_rgb8(),
     })
+}
+
+/// Width and height of what [`decode`] would return, out of the header: no pixel is decoded. Fails as `decode` does
+/// where the header is enough to tell.
+pub fn dimensions(bytes: &[u8], options: &DecodeOptions) -> Result<(u32, u32), PictureError> {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+
+    let (_, mut decoder) = open(bytes, &options.limits)?;
+    let (width, height) = decoder.dimensions();
+    let turned = !options.ignore_orientation
+        && matches!(orientation(&mut decoder), Rotate90 | Rotate270 | Rotate90FlipH | Rotate270FlipH);
+    Ok(if turned { (height, width) } else { (width, height) })
+}
+
+/// Reads the header and checks the limits.
+fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecoder + use<'a>), PictureError> {
+    if bytes.is_empty() {
+        return Err(PictureError::Empty);
+    }
+    within("bytes", bytes.len() as u64, limits.max_bytes)?;
+    let format = Format::sniff(bytes).ok_or(PictureError::UnknownFormat)?;
+    let damaged = |e: image::ImageError| PictureError::Damaged { format, message: e.to_string() };
+
+    if let Some(size) = png_size(bytes).filter(|_| format == Format::Png) {
+        check_size(size, limits)?;
+    }
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format.image_format());
+    let mut memory = image::Limits::no_limits();
+    // Four channels of 16 bits, and as much again for what a decoder keeps besides.
+    memory.max_alloc = Some(limits.max_pixels.saturating_mul(16).saturating_add(16 << 20));
+    reader.limits(memory);
+    let decoder = reader.into_decoder().map_err(damaged)?;
+    check_size(decoder.dimensions(), limits)?;
+    if format == Format::Jpeg && !jpeg_ends(bytes) {
+        // The decoder would fill up with grey what is missing.
+        let message = "it is cut off: the end marker is missing".to_owned();
+        return Err(PictureError::Damaged { format, message });
+    }
+    Ok((format, decoder))
 }
 
 fn within(quantity: &'static str, value: u64, limit: u64) -> Result<(), PictureError> {

@@ -10,7 +10,7 @@ mod prepare;
 mod resample;
 mod tensor;
 
-pub use decode::{Alpha, DecodeOptions, Limits, decode};
+pub use decode::{Alpha, DecodeOptions, Limits, decode, dimensions};
 pub use encode::{Format, encode};
 pub use prepare::{SIDE_MULTIPLE, floor_sides, prepare, prepared_size};
 pub use resample::{Filter, resize};

@@ -70,7 +70,10 @@ impl Config {
         if limits.max_queue_bytes < limits.max_message_bytes {
             problems.add(
                 "limits.max_queue_bytes",
-                format!("is less than max_message_bytes = {}: one request must fit", limits.max_message_bytes),
+                format!(
+                    "is less than max_message_bytes = {}: one request must fit",
+                    limits.max_message_bytes
+                ),
             );
         }
         if limits.max_concurrent > tokio::sync::Semaphore::MAX_PERMITS {

@@ -140,8 +140,7 @@ fn read(path: &Path) -> Result<(Table, Origins), ConfigError> {
 
 /// The table with one more setting, which is a TOML value if it fits as one, else a string.
 fn apply(table: &Table, setting: &Override) -> Result<Table, ConfigError> {
-    let refuse =
-        |message: String| ConfigError::Override { origin: setting.origin.clone(), message };
+    let refuse = |message: String| ConfigError::Override { origin: setting.origin.clone(), message };
     let parsed = toml::from_str::<Table>(&format!("value = {}", setting.value));
     let parsed = parsed.ok().and_then(|mut parsed| parsed.remove("value"));
     let text = Value::String(setting.value.clone());

@@ -179,10 +179,7 @@ impl Config {
     /// One deployment of a model directory, all else by default.
     pub fn single(model: impl Into<PathBuf>) -> Self {
         let deployment = DeploymentConfig::new(model);
-        Self {
-            deployments: BTreeMap::from([(DEFAULT_DEPLOYMENT.to_owned(), deployment)]),
-            ..Self::default()
-        }
+        Self { deployments: BTreeMap::from([(DEFAULT_DEPLOYMENT.to_owned(), deployment)]), ..Self::default() }
     }
 
     /// The name of the deployment of requests that name none.

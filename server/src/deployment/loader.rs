@@ -40,10 +40,10 @@ impl Loader for EngineLoader {
         let mut stages = BTreeMap::new();
         for kind in StageKind::ALL {
             let (engine, options) = config.stage(kind);
-            let backend = self.0.get(engine).map_err(|error| NotLoaded {
-                public: error.to_string(),
-                source: error.into(),
-            })?;
+            let backend = self
+                .0
+                .get(engine)
+                .map_err(|error| NotLoaded { public: error.to_string(), source: error.into() })?;
             stages.insert(kind, (backend, options));
         }
         let model = Model::load(&config.model, |network, weights| {

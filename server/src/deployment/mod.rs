@@ -36,7 +36,12 @@ pub enum State {
 
 impl Deployment {
     /// Starts to load a deployment on a thread of its own, which then is its first worker.
-    pub fn start(name: &str, config: &DeploymentConfig, limits: &Limits, loader: Arc<dyn Loader>) -> Arc<Self> {
+    pub fn start(
+        name: &str,
+        config: &DeploymentConfig,
+        limits: &Limits,
+        loader: Arc<dyn Loader>,
+    ) -> Arc<Self> {
         let queue = Queue::new(limits.max_queue, limits.max_queue_bytes, config.instances);
         let (state, _) = watch::channel(State::Loading);
         let deployment = Arc::new(Self { name: name.to_owned(), queue: Arc::new(queue), state });
@@ -77,6 +82,17 @@ impl Deployment {
             State::Loading => Err(Failure::Loading(self.name.clone())),
             State::Failed(reason) => Err(Failure::NotLoaded { name: self.name.clone(), reason }),
         }
+    }
+
+    /// Waits until it can be used.
+    ///
+    /// # Errors
+    ///
+    /// It could not be loaded.
+    pub async fn loaded(&self) -> Result<(), Failure> {
+        // The sender is this deployment's own: it is not gone.
+        let _ = self.watch().wait_for(|state| !matches!(state, State::Loading)).await;
+        self.editor().map(drop)
     }
 
     /// Ends the workers once nothing waits.

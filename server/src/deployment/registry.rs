@@ -22,10 +22,7 @@ impl Deployments {
             let deployment = Deployment::start(name, deployment, &config.limits, loader.clone());
             by_name.insert(name.clone(), deployment);
         }
-        Self {
-            by_name,
-            default: config.default_deployment().unwrap_or_default().to_owned(),
-        }
+        Self { by_name, default: config.default_deployment().unwrap_or_default().to_owned() }
     }
 
     /// The deployment of this name, or the default one if the name is empty.

@@ -15,8 +15,7 @@ use crate::failure::Failure;
 use crate::status::status;
 
 /// Paths of the calls that are bounded.
-const EDITS: [&str; 2] =
-    ["/smartedit.v1.SmartEditService/Edit", "/smartedit.v1.SmartEditService/EditStream"];
+const EDITS: [&str; 2] = ["/smartedit.v1.SmartEditService/Edit", "/smartedit.v1.SmartEditService/EditStream"];
 
 /// Refuses edits beyond a number at the same time, over all connections. Other calls pass.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use crate::status::status;
 use crate::work::{Event, Events, Full, Guard, Job, Progress, Stop, channel};
 
 /// The stream of events of an edit.
-pub type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamResponse, Status>> + Send>>;
+pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamResponse, Status>> + Send>>;
 
 /// The metadata key of a response that holds the request's identifier.
 const REQUEST_ID: &str = "x-request-id";

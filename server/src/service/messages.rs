@@ -50,10 +50,10 @@ pub(super) fn finished(about: &About, finished: Finished) -> v1::EditStreamRespo
 /// The message for an edited picture.
 pub(super) fn result(about: &About, finished: Finished) -> v1::EditResult {
     let timings = finished.timings;
-    let stages = timings
-        .stages
-        .iter()
-        .map(|time| v1::StageTiming { stage: stage(time.stage).into(), duration: Some(duration(time.duration)) });
+    let stages = timings.stages.iter().map(|time| v1::StageTiming {
+        stage: stage(time.stage).into(),
+        duration: Some(duration(time.duration)),
+    });
     v1::EditResult {
         image: finished.image,
         mime_type: finished.format.mime_type().to_owned(),

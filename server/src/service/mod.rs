@@ -89,7 +89,8 @@ impl SmartEditService for Service {
         &self,
         _: Request<v1::ListDeploymentsRequest>,
     ) -> Result<Response<v1::ListDeploymentsResponse>, Status> {
-        let deployments = self.deployments().all().iter().map(|deployment| self.describe(deployment)).collect();
+        let deployments =
+            self.deployments().all().iter().map(|deployment| self.describe(deployment)).collect();
         Ok(Response::new(v1::ListDeploymentsResponse { deployments }))
     }
 

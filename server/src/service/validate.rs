@@ -176,7 +176,8 @@ impl Check<'_> {
             PipelineConfig::SmartEdit { prompt, .. } => {
                 let count = prompt.templates.len();
                 if template as usize >= count {
-                    let message = format!("is {template}, but the model has {count} templates, counted from 0");
+                    let message =
+                        format!("is {template}, but the model has {count} templates, counted from 0");
                     self.violations.add("options.template", message);
                 }
             }
@@ -201,7 +202,8 @@ impl Check<'_> {
         let limit = self.limits.max_steps;
         let interval = options.preview_interval.unwrap_or(0);
         if interval > limit {
-            self.violations.add("options.preview_interval", format!("is {interval}, at most {limit} is allowed"));
+            self.violations
+                .add("options.preview_interval", format!("is {interval}, at most {limit} is allowed"));
         }
         interval as usize
     }

@@ -25,11 +25,8 @@ pub(super) fn perform(editor: &Arc<dyn Editor>, job: &Job, queued: Duration) -> 
     let image = decode(&job.task.image, &job.task.reading).map_err(Failure::Picture)?;
     let image_decoding = started.elapsed();
     go_on(job)?;
-    let request = EditRequest {
-        image,
-        instruction: job.task.instruction.clone(),
-        options: job.task.options.clone(),
-    };
+    let request =
+        EditRequest { image, instruction: job.task.instruction.clone(), options: job.task.options.clone() };
     let edit = Arc::clone(editor).edit(request)?;
     let mut run = Run { job, edit, clock: StageClock::default(), stages: editor.stages(), span: None };
     let output = run.finish()?;

@@ -127,7 +127,7 @@ impl Leash {
 
 impl Scripted {
     /// A model with these scripts.
-    pub(crate) fn new(scripts: Vec<Vec<Act>>) -> Arc<dyn Editor> {
+    pub(crate) fn of(scripts: Vec<Vec<Act>>) -> Arc<dyn Editor> {
         Arc::new(Self { config: config(), scripts: Mutex::new(scripts), gate: None })
     }
 
@@ -142,7 +142,7 @@ impl Scripted {
 }
 
 /// The configuration of a model without stages.
-fn config() -> ModelConfig {
+pub(crate) fn config() -> ModelConfig {
     serde_json::from_value(serde_json::json!({
         "format": 1,
         "name": "scripted",

@@ -105,7 +105,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_edit_goes_to_its_end() {
-        let desk = Desk::open(Scripted::new(vec![steps(3)]));
+        let desk = Desk::open(Scripted::of(vec![steps(3)]));
         let mut order = picture_order();
         order.job.task.preview_interval = 2;
         desk.0.push(order.job).unwrap();
@@ -175,7 +175,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_fails_its_own_edit_alone() {
-        let desk = Desk::open(Scripted::new(vec![vec![Act::Panic], steps(1)]));
+        let desk = Desk::open(Scripted::of(vec![vec![Act::Panic], steps(1)]));
         let (mut first, mut second) = (picture_order(), picture_order());
         desk.0.push(first.job).unwrap();
         desk.0.push(second.job).unwrap();
@@ -186,7 +186,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_is_no_picture_fails_and_the_worker_goes_on() {
-        let desk = Desk::open(Scripted::new(vec![steps(1)]));
+        let desk = Desk::open(Scripted::of(vec![steps(1)]));
         let (mut first, mut second) = (order(100), picture_order());
         desk.0.push(first.job).unwrap();
         desk.0.push(second.job).unwrap();

@@ -40,12 +40,13 @@ impl Check<'_> {
 
     fn how(&mut self, options: &v1::EditOptions) -> Option<Resize> {
         let mode = self.known("options.resize_mode", options.resize_mode);
-        let size = match options.resolution {
-            Some(size) => Some(self.sides(size)?),
-            None => self.model.defaults.resolution.and_then(|(width, height)| {
-                Some((u32::try_from(width).ok()?, u32::try_from(height).ok()?))
-            }),
-        };
+        let size =
+            match options.resolution {
+                Some(size) => Some(self.sides(size)?),
+                None => self.model.defaults.resolution.and_then(|(width, height)| {
+                    Some((u32::try_from(width).ok()?, u32::try_from(height).ok()?))
+                }),
+            };
         let given = options.resolution.is_some();
         match (mode, size) {
             (v1::ResizeMode::Unspecified, Some((width, height))) if given => {
@@ -61,7 +62,8 @@ impl Check<'_> {
             (v1::ResizeMode::Fit, Some((width, height))) => Some(Resize::Fit { width, height }),
             (v1::ResizeMode::Crop, Some((width, height))) => Some(Resize::Crop { width, height }),
             (_, None) => {
-                self.violations.add(RESOLUTION, "is needed for this resize_mode: the model has no size of its own");
+                self.violations
+                    .add(RESOLUTION, "is needed for this resize_mode: the model has no size of its own");
                 None
             }
         }

@@ -31,7 +31,8 @@ impl Check<'_> {
             self.violations.add("options.replay.step_noise", message);
             return (initial, None);
         }
-        let read = |(index, tensor)| self.noise(&format!("options.replay.step_noise[{index}]"), tensor, shape);
+        let read =
+            |(index, tensor)| self.noise(&format!("options.replay.step_noise[{index}]"), tensor, shape);
         let noise: Option<Vec<_>> = replay.step_noise.iter().enumerate().map(read).collect();
         (initial, noise)
     }
@@ -49,17 +50,24 @@ impl Check<'_> {
 
 fn read(tensor: &v1::Tensor, expected: Option<[u32; 4]>) -> Result<Array4<f32>, String> {
     let found = &tensor.shape;
-    let shape: [u32; 4] = found.as_slice().try_into().ok().filter(|shape: &[u32; 4]| {
-        expected.map_or(shape[0] == 1 && shape[1] == CHANNELS, |expected| *shape == expected)
-    })
-    .ok_or_else(|| match expected {
-        Some(expected) => format!("has shape {found:?}, {expected:?} is needed"),
-        None => format!("has shape {found:?}, [1, {CHANNELS}, height / 8, width / 8] is needed"),
-    })?;
+    let shape: [u32; 4] = found
+        .as_slice()
+        .try_into()
+        .ok()
+        .filter(|shape: &[u32; 4]| {
+            expected.map_or(shape[0] == 1 && shape[1] == CHANNELS, |expected| *shape == expected)
+        })
+        .ok_or_else(|| match expected {
+            Some(expected) => format!("has shape {found:?}, {expected:?} is needed"),
+            None => format!("has shape {found:?}, [1, {CHANNELS}, height / 8, width / 8] is needed"),
+        })?;
     let elements = shape.iter().try_fold(1_usize, |product, side| product.checked_mul(*side as usize));
     let bytes = elements.and_then(|elements| elements.checked_mul(size_of::<f32>()));
     if bytes != Some(tensor.data.len()) {
-        return Err(format!("has {} bytes of data, shape {shape:?} needs 4 for each element", tensor.data.len()));
+        return Err(format!(
+            "has {} bytes of data, shape {shape:?} needs 4 for each element",
+            tensor.data.len()
+        ));
     }
     let data: Vec<f32> = tensor.data.as_chunks().0.iter().map(|chunk| f32::from_le_bytes(*chunk)).collect();
     if data.iter().any(|value| !value.is_finite()) {

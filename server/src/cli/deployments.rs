@@ -1,0 +1,47 @@
+//! `smartedit deployments`.
+
+use clap::Args;
+use smartedit_client::{Client, Deployment, DeploymentState};
+
+use super::{CliError, print, runtime};
+
+#[derive(Debug, Args)]
+pub(super) struct Deployments {
+    /// The server's address
+    #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
+    server: String,
+}
+
+impl Deployments {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let deployments = runtime()?.block_on(async {
+            let client = Client::connect(self.server).await?;
+            client.deployments().await
+        });
+        let text: String = deployments.map_err(CliError::failed)?.iter().map(describe).collect();
+        print(&text)
+    }
+}
+
+fn describe(deployment: &Deployment) -> String {
+    let state = match &deployment.state {
+        DeploymentState::Loading => "loading".to_owned(),
+        DeploymentState::Ready => format!("ready, {}", deployment.model),
+        DeploymentState::Failed(reason) => format!("failed: {reason}"),
+        _ => "in a state unknown to this program".to_owned(),
+    };
+    let default = if deployment.is_default { " (default)" } else { "" };
+    let load = format!("{} waiting, {} running", deployment.queued, deployment.running);
+    let mut text = format!("{}{default}: {state}; {load}\n", deployment.name);
+    for stage in &deployment.stages {
+        text += &format!(
+            "  {:<15} {} on {}, {}, {:.1} MiB\n",
+            stage.stage.to_string(),
+            stage.engine,
+            stage.device,
+            stage.precision,
+            stage.weight_bytes as f64 / f64::from(1 << 20)
+        );
+    }
+    text
+}

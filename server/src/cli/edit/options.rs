@@ -1,0 +1,177 @@
+//! Flags of how an edit is made.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use smartedit_client as client;
+
+use crate::cli::CliError;
+
+/// Steps between previews where a directory for them is given but no interval.
+const PREVIEW_INTERVAL: u32 = 5;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Seed of all noise [default: random]
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Denoising steps [default: the model's]
+    #[arg(long)]
+    steps: Option<u32>,
+    /// How closely to follow the instruction [default: the model's]
+    #[arg(long, value_name = "SCALE")]
+    text_guidance: Option<f32>,
+    /// How much of the picture to keep [default: the model's]
+    #[arg(long, value_name = "SCALE")]
+    image_guidance: Option<f32>,
+    /// Size at which to edit; sides are multiples of 8 [default: the model's, or the picture's]
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    resolution: Option<(u32, u32)>,
+    /// How the picture comes to its size [default: stretch]
+    #[arg(long, value_enum)]
+    resize_mode: Option<ResizeMode>,
+    /// Sampler [default: the model's]
+    #[arg(long, value_enum)]
+    scheduler: Option<Scheduler>,
+    /// Temperature of the language model's reply; 0 is greedy [default: 0]
+    #[arg(long)]
+    temperature: Option<f32>,
+    /// Index of the prompt template, from 0 [default: 0]
+    #[arg(long, value_name = "INDEX")]
+    template: Option<u32>,
+    /// What the picture should not show (InstructPix2Pix models)
+    #[arg(long, value_name = "TEXT")]
+    negative_prompt: Option<String>,
+    /// Steps between previews [default: 5 with --preview-dir]
+    #[arg(long, value_name = "STEPS", requires = "preview_dir")]
+    preview_interval: Option<u32>,
+    /// File format [default: by the extension of the output]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Quality of JPEG, 1 to 100 [default: 90]
+    #[arg(long)]
+    quality: Option<u32>,
+    /// Leave the orientation alone that the file's EXIF data tell
+    #[arg(long)]
+    ignore_orientation: bool,
+    /// Drop transparency instead of laying the picture over white
+    #[arg(long)]
+    drop_alpha: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ResizeMode {
+    Keep,
+    Stretch,
+    Fit,
+    Crop,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Scheduler {
+    EulerAncestral,
+    Euler,
+    Ddim,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    Png,
+    #[value(alias = "jpg")]
+    Jpeg,
+    #[value(name = "webp")]
+    WebP,
+}
+
+impl Options {
+    /// The format asked for, or that of the output's extension.
+    pub(super) fn format(&self, output: &Path) -> Result<Format, CliError> {
+        let extension = output.extension().map(|extension| extension.to_string_lossy().to_lowercase());
+        let by_name = extension.as_deref().and_then(|extension| Format::from_str(extension, true).ok());
+        self.format.or(by_name).ok_or_else(|| {
+            let output = output.display();
+            CliError::usage(format!("{output}: the extension is none of png, jpg, webp; give --format"))
+        })
+    }
+
+    /// The options as the client has them.
+    pub(super) fn to_client(&self, format: Format, previews: bool) -> Result<client::EditOptions, CliError> {
+        Ok(client::EditOptions {
+            seed: self.seed,
+            steps: self.steps,
+            text_guidance: self.text_guidance,
+            image_guidance: self.image_guidance,
+            resize: self.resize()?,
+            scheduler: self.scheduler.map(|scheduler| match scheduler {
+                Scheduler::EulerAncestral => client::Scheduler::EulerAncestral,
+                Scheduler::Euler => client::Scheduler::Euler,
+                Scheduler::Ddim => client::Scheduler::Ddim,
+            }),
+            temperature: self.temperature,
+            template: self.template,
+            negative_prompt: self.negative_prompt.clone(),
+            preview_interval: previews.then(|| self.preview_interval.unwrap_or(PREVIEW_INTERVAL)),
+            output_format: Some(match format {
+                Format::Png => client::OutputFormat::Png,
+                Format::Jpeg => client::OutputFormat::Jpeg,
+                Format::WebP => client::OutputFormat::WebP,
+            }),
+            output_quality: self.quality,
+            exif_orientation: self.ignore_orientation.then_some(client::ExifOrientation::Ignore),
+            alpha_mode: self.drop_alpha.then_some(client::AlphaMode::Drop),
+            ..client::EditOptions::default()
+        })
+    }
+
+    fn resize(&self) -> Result<client::Resize, CliError> {
+        Ok(match (self.resize_mode, self.resolution) {
+            (None, None) => client::Resize::Default,
+            (None | Some(ResizeMode::Stretch), Some((width, height))) => {
+                client::Resize::Stretch(width, height)
+            }
+            (Some(ResizeMode::Fit), Some((width, height))) => client::Resize::Fit(width, height),
+            (Some(ResizeMode::Crop), Some((width, height))) => client::Resize::Crop(width, height),
+            (Some(ResizeMode::Keep), None) => client::Resize::Keep,
+            (Some(ResizeMode::Keep), Some(_)) => {
+                return Err(CliError::usage("--resize-mode keep takes no --resolution"));
+            }
+            (Some(_), None) => return Err(CliError::usage("this --resize-mode needs a --resolution")),
+        })
+    }
+}
+
+fn size(text: &str) -> Result<(u32, u32), String> {
+    let parsed = text
+        .split_once(['x', '×'])
+        .and_then(|(width, height)| Some((width.trim().parse().ok()?, height.trim().parse().ok()?)));
+    parsed.ok_or_else(|| "WIDTHxHEIGHT is needed, such as 512x384".to_owned())
+}
+
+/// A positive number of seconds.
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
+    let parsed = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    parsed.filter(|duration| !duration.is_zero()).ok_or_else(|| "a positive number is needed".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("512x384"), Ok((512, 384)));
+        for text in ["512", "x", "512x", "-1x8", "8x8x8"] {
+            assert!(size(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_seconds() {
+        assert_eq!(seconds("1.5"), Ok(Duration::from_millis(1500)));
+        for text in ["0", "-1", "NaN", "inf", "soon"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! `smartedit serve`.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::settings::Settings;
+use super::{CliError, print, runtime};
+use crate::config::{Config, Override};
+use crate::deployment::EngineLoader;
+use crate::engines::Engines;
+use crate::server::Server;
+use crate::telemetry;
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    #[command(flatten)]
+    settings: Settings,
+    /// Address and port to serve on; port 0 is any free one [default: 127.0.0.1:50051]
+    #[arg(long, short, value_name = "ADDRESS")]
+    listen: Option<SocketAddr>,
+    /// Form of log lines: `text` or `json` [default: text]
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    log_format: Option<String>,
+    /// Log level, or directives such as `info,h2=warn` [default: info]
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
+    /// Seconds that running and waiting edits may take to finish after SIGTERM [default: 30]
+    #[arg(long, value_name = "SECONDS")]
+    drain_timeout: Option<f64>,
+    /// Check the configuration, say everything that is wrong with it, and end
+    #[arg(long)]
+    check_config: bool,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let engines = Engines::built_in();
+        let (config, strangers) = self.settings.load(&engines, self.flags(), std::env::vars())?;
+        if self.check_config {
+            return print("the configuration is valid\n");
+        }
+        telemetry::init(&config.log);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "smartedit");
+        for variable in strangers {
+            tracing::warn!(variable, "is not a setting; ignored");
+        }
+        let runtime = runtime()?;
+        let outcome = runtime.block_on(serve(config, engines));
+        // A worker in the middle of a long step must not hold up the end.
+        runtime.shutdown_background();
+        outcome
+    }
+
+    fn flags(&self) -> Vec<Override> {
+        let mut flags = Vec::new();
+        let mut add = |flag: &str, key: &str, value: Option<String>| {
+            flags.extend(value.map(|value| Override::flag(flag, key, value)));
+        };
+        add("--listen", "listen", self.listen.map(|address| format!("\"{address}\"")));
+        add("--log-format", "log.format", self.log_format.clone());
+        add("--log-level", "log.level", self.log_level.clone());
+        add(
+            "--drain-timeout",
+            "drain.timeout_seconds",
+            self.drain_timeout.map(|seconds| format!("{seconds:?}")),
+        );
+        flags
+    }
+}
+
+async fn serve(config: Config, engines: Engines) -> Result<(), CliError> {
+    // Before the address is bound: whoever sees it can rely on signals being heard.
+    let mut signals = Signals::listen()?;
+    let server =
+        Server::bind_with(config, Arc::new(EngineLoader(engines))).await.map_err(CliError::failed)?;
+    tracing::info!(address = %server.local_addr(), "listening");
+    let shutdown = server.shutdown();
+    let mut serving = std::pin::pin!(server.serve());
+    tokio::select! {
+        outcome = &mut serving => return outcome.map(drop).map_err(CliError::failed),
+        name = signals.next() => {
+            tracing::info!(signal = name, "a second one ends at once");
+            shutdown.begin();
+        }
+    }
+    tokio::select! {
+        outcome = serving => outcome.map(drop).map_err(CliError::failed),
+        name = signals.next() => Err(CliError::failed(format!("ended at once by a second signal, {name}"))),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, CliError> {
+        let listen = |kind| signal(kind).map_err(CliError::failed);
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
