@@ -80,6 +80,9 @@ impl NetworkConfig {
                 ("max_positions", c.max_positions, MAX_TEXT),
             ],
             Self::VaeEncoder(c) | Self::VaeDecoder(c) => {
+                if !(c.scaling_factor.is_finite() && c.scaling_factor > 0.0) {
+                    return Err(format!("{}: `scaling_factor` is {}", self.kind(), c.scaling_factor));
+                }
                 let mut sizes = vec![
                     ("image_channels", c.image_channels, MAX_WIDTH),
                     ("latent_channels", c.latent_channels, MAX_WIDTH),

@@ -36,8 +36,19 @@ impl Part<'_> {
 pub(super) enum Recipe<'a> {
     /// Parts one after the other.
     Join(Vec<Part<'a>>),
-    /// `base + scale · b · a`, in `f32`: `base [out, in]`, `b [out, r]`, `a [r, in]`.
-    Merge { base: Part<'a>, a: Part<'a>, b: Part<'a>, scale: f32 },
+    /// A weight with its LoRA factors.
+    Merge(Box<Merge<'a>>),
+}
+
+/// `base + scale · b · a`, in `f32`.
+pub(super) struct Merge<'a> {
+    /// `[out, in]`
+    pub(super) base: Part<'a>,
+    /// `[r, in]`
+    pub(super) a: Part<'a>,
+    /// `[out, r]`
+    pub(super) b: Part<'a>,
+    pub(super) scale: f32,
 }
 
 /// A tensor of a stage and how it is made.
@@ -51,7 +62,7 @@ impl Planned<'_> {
     /// The type in which it is written: as wanted, else as stored.
     pub(super) fn dtype(&self, wanted: Option<Dtype>) -> Dtype {
         let stored = match &self.recipe {
-            Recipe::Merge { .. } => Dtype::F32,
+            Recipe::Merge(_) => Dtype::F32,
             Recipe::Join(parts) => {
                 let mut dtypes = parts.iter().map(|part| part.view.dtype());
                 let first = dtypes.next().unwrap_or(Dtype::F32);
@@ -66,42 +77,50 @@ impl Planned<'_> {
 
     /// Writes its elements in row-major order.
     pub(super) fn write(&self, dtype: Dtype, sink: &mut Sink) -> Result<(), ConvertError> {
-        let mut values = Vec::new();
-        let mut encoded = Vec::new();
         match &self.recipe {
-            Recipe::Join(parts) => parts.iter().try_for_each(|part| {
-                part.view.for_each_chunk(part.elements(), |bytes| {
-                    if part.view.dtype() == dtype {
-                        return Ok(sink.put(bytes)?);
-                    }
-                    decode(bytes, part, &mut values)?;
-                    encode(&values, dtype, part, &mut encoded)?;
-                    Ok(sink.put(&encoded)?)
-                })
-            }),
-            Recipe::Merge { base, a, b, scale } => {
-                let &[_, width] = base.view.shape() else { return Ok(()) };
-                let a = floats(a)?;
-                let b = floats(b)?;
-                let rank = a.len() / width.max(1);
-                let mut delta = vec![0.0; width];
-                let mut position = 0;
-                base.view.for_each_chunk(base.elements(), |bytes| {
-                    decode(bytes, base, &mut values)?;
-                    for value in &mut values {
-                        let (row, column) = (position / width, position % width);
-                        if column == 0 {
-                            let factors = b.get(row * rank..(row + 1) * rank).unwrap_or_default();
-                            product(factors, &a, *scale, &mut delta);
-                        }
-                        *value += delta[column];
-                        position += 1;
-                    }
-                    encode(&values, dtype, base, &mut encoded)?;
-                    Ok(sink.put(&encoded)?)
-                })
-            }
+            Recipe::Join(parts) => parts.iter().try_for_each(|part| part.write(dtype, sink)),
+            Recipe::Merge(merge) => merge.write(dtype, sink),
         }
+    }
+}
+
+impl Part<'_> {
+    fn write(&self, dtype: Dtype, sink: &mut Sink) -> Result<(), ConvertError> {
+        let (mut values, mut encoded) = (Vec::new(), Vec::new());
+        self.view.for_each_chunk(self.elements(), |bytes| {
+            if self.view.dtype() == dtype {
+                return Ok(sink.put(bytes)?);
+            }
+            decode(bytes, self, &mut values)?;
+            encode(&values, dtype, self, &mut encoded)?;
+            Ok(sink.put(&encoded)?)
+        })
+    }
+}
+
+impl Merge<'_> {
+    fn write(&self, dtype: Dtype, sink: &mut Sink) -> Result<(), ConvertError> {
+        let &[_, width] = self.base.view.shape() else { return self.base.write(dtype, sink) };
+        let a = floats(&self.a)?;
+        let b = floats(&self.b)?;
+        let rank = a.len() / width.max(1);
+        let mut delta = vec![0.0; width];
+        let mut position = 0;
+        let (mut values, mut encoded) = (Vec::new(), Vec::new());
+        self.base.view.for_each_chunk(self.base.elements(), |bytes| {
+            decode(bytes, &self.base, &mut values)?;
+            for value in &mut values {
+                let (row, column) = (position / width, position % width);
+                if column == 0 {
+                    let factors = b.get(row * rank..(row + 1) * rank).unwrap_or_default();
+                    product(factors, &a, self.scale, &mut delta);
+                }
+                *value += delta[column];
+                position += 1;
+            }
+            encode(&values, dtype, &self.base, &mut encoded)?;
+            Ok(sink.put(&encoded)?)
+        })
     }
 }
 
