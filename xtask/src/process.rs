@@ -35,7 +35,7 @@ pub(crate) fn lines(
     let mut child = command.stdout(Stdio::piped()).spawn().with_context(|| failed.clone())?;
     let stdout = child.stdout.take().with_context(|| failed.clone())?;
     for text in BufReader::new(stdout).split(b'\n') {
-        line(String::from_utf8_lossy(&text.with_context(|| failed.clone())?).trim_end_matches('\r'))?;
+        line(&String::from_utf8_lossy(&text.with_context(|| failed.clone())?))?;
     }
     child.wait().context(failed)
 }
@@ -54,6 +54,5 @@ fn shown(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
     let shown = words.join(" ");
-    let root = format!("{}{}", crate::workspace::root().display(), std::path::MAIN_SEPARATOR);
-    shown.replace(&root, "")
+    shown.replace(&format!("{}/", crate::workspace::root().display()), "")
 }

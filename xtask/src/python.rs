@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::process::{run, works};
-use crate::workspace::{cache, executable, root};
+use crate::workspace::{cache, root};
 
 const REQUIREMENTS: &str = "tests/requirements.txt";
 
@@ -38,7 +38,7 @@ impl Python {
 
     /// The environment's interpreter, in the repository's root.
     pub(crate) fn command(&self) -> Command {
-        let mut command = Command::new(executable(&self.scripts(), "python", "exe"));
+        let mut command = Command::new(self.directory.join("bin/python"));
         command.current_dir(root());
         command
     }
@@ -55,10 +55,6 @@ impl Python {
         let mut command = self.module("pip");
         command.args(["install", "--quiet", "--disable-pip-version-check"]);
         command
-    }
-
-    fn scripts(&self) -> PathBuf {
-        self.directory.join(if cfg!(windows) { "Scripts" } else { "bin" })
     }
 }
 

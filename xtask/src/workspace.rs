@@ -20,8 +20,3 @@ pub(crate) fn cargo() -> Command {
     command.current_dir(root());
     command
 }
-
-/// The executable `name` in the directory into which a Python environment or npm puts executables.
-pub(crate) fn executable(directory: &Path, name: &str, windows_extension: &str) -> PathBuf {
-    if cfg!(windows) { directory.join(name).with_extension(windows_extension) } else { directory.join(name) }
-}

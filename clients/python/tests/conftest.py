@@ -12,20 +12,13 @@ from smartedit import Client
 from smartedit.channel import channel_options
 from smartedit.v1.service_pb2_grpc import add_SmartEditServiceServicer_to_server
 
-from servers import Script, Scripted, Server, start
+from servers import Script, Scripted, Server, running
 
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start(tmp_path_factory.mktemp("server"))
-    yield server
-    server.process.terminate()
-    try:
-        status = server.process.wait(60)
-    finally:
-        server.process.kill()
-        server.process.wait()
-    assert status == 0, server.log.read_text()
+    with running(tmp_path_factory.mktemp("server")) as server:
+        yield server
 
 
 @pytest.fixture

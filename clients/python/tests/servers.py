@@ -1,11 +1,11 @@
 """The real server for tests of the whole path, and a scripted one for tests of the client alone."""
 
+import json
 import os
-import socket
 import subprocess
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,10 @@ from smartedit.v1.service_pb2_grpc import SmartEditServiceServicer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CONFIGURATION = """\
-listen = "127.0.0.1:{port}"
+listen = "127.0.0.1:0"
+
+[log]
+format = "json"
 
 [limits]
 max_steps = 1000
@@ -43,30 +46,45 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{what} within {seconds} s"
-        threading.Event().wait(0.02)
+        time.sleep(0.02)
 
 
-def start(directory: Path) -> Server:
+@contextmanager
+def running(directory: Path) -> Iterator[Server]:
+    """Start the server and, at the end, have it shut down."""
     binary = os.environ.get("SMARTEDIT_BIN")
     assert binary, "SMARTEDIT_BIN must name the server's binary; `cargo xtask test` builds it and sets it"
     model = Path(os.environ.get("SMARTEDIT_TEST_MODEL") or REPOSITORY / "models" / "tiny-random")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
     configuration = directory / "smartedit.toml"
-    configuration.write_text(CONFIGURATION.format(port=port, model=model.resolve()))
+    configuration.write_text(CONFIGURATION.format(model=model.resolve()))
     log = directory / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SMARTEDIT_")}
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [binary, "serve", "--config", configuration], stderr=stderr, env=environment
         )
-    server = Server(f"127.0.0.1:{port}", process, log)
+    try:
+        yield serving(process, log)
+        process.terminate()
+        assert process.wait(60) == 0, log.read_text()
+    finally:
+        process.kill()
+        process.wait()
 
+
+def serving(process: subprocess.Popen[bytes], log: Path) -> Server:
+    """Wait until the server serves."""
+
+    def listens() -> bool:
+        assert process.poll() is None, f"the server ended: {log.read_text()}"
+        return bound(log) is not None
+
+    wait_for(listens, "the server listens")
+    server = Server(bound(log) or "", process, log)
     with grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
 
-        def serving() -> bool:
+        def is_ready() -> bool:
             assert process.poll() is None, f"the server ended: {log.read_text()}"
             try:
                 status = health.Check(health_pb2.HealthCheckRequest(), timeout=5).status
@@ -74,8 +92,16 @@ def start(directory: Path) -> Server:
                 return False
             return bool(status == health_pb2.HealthCheckResponse.SERVING)
 
-        wait_for(serving, "the server serves")
+        wait_for(is_ready, "the server is ready")
     return server
+
+
+def bound(log: Path) -> str | None:
+    """Give the address in the server's log."""
+    for line in log.read_text().splitlines(keepends=True):
+        if line.endswith("}\n") and (address := json.loads(line).get("address")):
+            return str(address)
+    return None
 
 
 class Script(SmartEditServiceServicer):

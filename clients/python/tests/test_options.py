@@ -1,7 +1,19 @@
+import re
+from typing import Any, get_args
+
 import numpy as np
 import pytest
 
-from smartedit.options import EditOptions, to_message
+from smartedit.options import (
+    AlphaMode,
+    EditOptions,
+    ExifOrientation,
+    ImageTokens,
+    OutputFormat,
+    ResizeMode,
+    Scheduler,
+    to_message,
+)
 from smartedit.v1 import edit_pb2
 
 
@@ -58,6 +70,28 @@ def test_the_client_knows_every_option_of_the_protocol() -> None:
     fields = {field.name for field in edit_pb2.EditOptions.DESCRIPTOR.fields} - {"replay"}
     fields |= {field.name for field in edit_pb2.Replay.DESCRIPTOR.fields}
     assert fields == EditOptions.__annotations__.keys()
+
+
+@pytest.mark.parametrize(
+    ("choices", "enum"),
+    [
+        (AlphaMode, edit_pb2.AlphaMode),
+        (ExifOrientation, edit_pb2.ExifOrientation),
+        (ImageTokens, edit_pb2.ImageTokens),
+        (OutputFormat, edit_pb2.OutputFormat),
+        (ResizeMode, edit_pb2.ResizeMode),
+        (Scheduler, edit_pb2.Scheduler),
+    ],
+)
+def test_the_client_knows_every_choice_of_the_protocol(choices: Any, enum: Any) -> None:
+    names = [name for name in enum.DESCRIPTOR.values_by_name if not name.endswith("_UNSPECIFIED")]
+    assert [name.lower() for name in names] == [
+        f"{snake(enum.DESCRIPTOR.name)}_{choice}" for choice in get_args(choices)
+    ]
+
+
+def snake(name: str) -> str:
+    return re.sub("(?<=.)(?=[A-Z])", "_", name).lower()
 
 
 def test_none_and_nothing_are_the_same() -> None:

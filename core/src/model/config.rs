@@ -59,6 +59,18 @@ pub enum PipelineConfig {
     },
 }
 
+impl PipelineConfig {
+    /// The stages that the pipeline runs.
+    pub const fn stages(&self) -> &'static [StageKind] {
+        match self {
+            Self::SmartEdit { .. } => &StageKind::ALL,
+            Self::InstructPix2Pix { .. } => {
+                &[StageKind::TextEncoder, StageKind::VaeEncoder, StageKind::Denoiser, StageKind::VaeDecoder]
+            }
+        }
+    }
+}
+
 /// The texts of SmartEdit's prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -14,6 +14,8 @@ use crate::weights::{WeightFile, WeightsError};
 
 /// Bytes `model.json` may have.
 const MAX_MODEL_FILE: u64 = 16 << 20;
+/// Most steps of training that a noise schedule may have.
+const MAX_TRAIN_TIMESTEPS: usize = 1_000_000;
 
 /// A model directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -129,6 +131,11 @@ impl ModelDirectory {
         &self.config
     }
 
+    /// The path of a file that `model.json` names.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
     /// The weight file of a stage; `None` if the model has no such stage.
     pub fn stage_file(&self, stage: StageKind) -> Option<PathBuf> {
         self.config.stages.get(&stage).map(|stage| self.path.join(&stage.file))
@@ -200,6 +207,10 @@ fn check(config: &ModelConfig) -> Result<(), String> {
         stage.network.check_sizes()?;
         listed(&stage.file, &format!("file of stage {kind}"))?;
     }
+    if let Some(stage) = config.pipeline.stages().iter().find(|stage| !config.stages.contains_key(stage)) {
+        return Err(format!("stage {stage}, which the pipeline runs, is missing"));
+    }
+    check_numbers(config)?;
     let clip = match &config.pipeline {
         PipelineConfig::SmartEdit { tokenizer, clip_tokenizer, prompt } => {
             listed(tokenizer, "tokenizer")?;
@@ -212,6 +223,33 @@ fn check(config: &ModelConfig) -> Result<(), String> {
     };
     listed(&format!("{clip}/vocab.json"), "CLIP tokenizer file")?;
     listed(&format!("{clip}/merges.txt"), "CLIP tokenizer file")
+}
+
+/// Checks what schedulers and requests start from.
+fn check_numbers(config: &ModelConfig) -> Result<(), String> {
+    let (scheduler, defaults) = (&config.scheduler, &config.defaults);
+    if !(1..=MAX_TRAIN_TIMESTEPS).contains(&scheduler.num_train_timesteps) {
+        return Err(format!(
+            "`num_train_timesteps` is {}; it must lie in 1…{MAX_TRAIN_TIMESTEPS}",
+            scheduler.num_train_timesteps
+        ));
+    }
+    if !(0.0 < scheduler.beta_start && scheduler.beta_start <= scheduler.beta_end && scheduler.beta_end < 1.0)
+    {
+        return Err(format!(
+            "`beta_start` {} and `beta_end` {} must rise from above 0 to below 1",
+            scheduler.beta_start, scheduler.beta_end
+        ));
+    }
+    if defaults.steps == 0 || !defaults.text_guidance.is_finite() || !defaults.image_guidance.is_finite() {
+        return Err(format!("`defaults` cannot be used: {defaults:?}"));
+    }
+    match defaults.resolution {
+        Some((width, height)) if width == 0 || height == 0 => {
+            Err(format!("`resolution` is {width}×{height} pixels"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a name is a relative path that cannot leave its directory, on any platform.

@@ -13,7 +13,7 @@ Scheduler: TypeAlias = Literal["euler_ancestral", "euler", "ddim"]
 ImageTokens: TypeAlias = Literal["forced", "free"]
 OutputFormat: TypeAlias = Literal["png", "jpeg", "webp"]
 ExifOrientation: TypeAlias = Literal["apply", "ignore"]
-AlphaMode: TypeAlias = Literal["white", "black", "drop"]
+AlphaMode: TypeAlias = Literal["white", "drop"]
 
 
 class Array(Protocol):

@@ -47,7 +47,8 @@ impl<'a> ConfigFile<'a> {
     pub(super) fn only(&self, supported: &[(&str, Value)]) -> Result<(), Problem> {
         let unsupported = supported.iter().find_map(|(key, supported)| {
             let found = self.value.get(*key)?;
-            let fits = found == supported || found.is_null() || *found == Value::Bool(false);
+            let equal = found == supported || found.is_number() && found.as_f64() == supported.as_f64();
+            let fits = equal || found.is_null() || *found == Value::Bool(false);
             (!fits).then(|| match supported {
                 Value::Null | Value::Bool(false) => format!("`{key}` is {found}, which is not supported"),
                 _ => format!("`{key}` is {found}; only {supported} is supported"),
@@ -331,6 +332,9 @@ pub(super) fn unet(file: &ConfigFile<'_>) -> Result<UnetConfig, Problem> {
         ("timestep_post_act", Value::Null),
         ("time_embedding_act_fn", Value::Null),
         ("cross_attention_norm", Value::Null),
+        ("mid_block_only_cross_attention", json!(false)),
+        ("resnet_skip_time_act", json!(false)),
+        ("resnet_out_scale_factor", json!(1)),
     ])?;
     let unet: Unet = file.parse()?;
     let block_attention = blocks(&unet.down_block_types, "CrossAttnDownBlock2D", "DownBlock2D");

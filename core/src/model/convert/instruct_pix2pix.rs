@@ -8,7 +8,6 @@ use super::plan::{Findings, Plan};
 use super::source::{DIFFUSERS, Source, base_name};
 use super::{Assembly, ConvertError, InstructPix2PixSources, Report};
 use crate::model::{EditDefaults, NetworkConfig, PipelineConfig};
-use crate::stage::StageKind;
 
 pub(super) fn convert(sources: &InstructPix2PixSources, out: &Path) -> Result<Report, ConvertError> {
     let mut findings = Findings::default();
@@ -31,7 +30,6 @@ pub(super) fn convert(sources: &InstructPix2PixSources, out: &Path) -> Result<Re
     let name = base_name(&sources.from);
     Assembly {
         name: sources.name.clone().unwrap_or_else(|| name.clone()),
-        stages: &[StageKind::TextEncoder, StageKind::VaeEncoder, StageKind::Denoiser, StageKind::VaeDecoder],
         pipeline: PipelineConfig::InstructPix2Pix { clip_tokenizer: CLIP_TOKENIZER.to_owned() },
         defaults: EditDefaults { steps: 100, text_guidance: 7.5, image_guidance: 1.5, resolution: None },
         sources: BTreeMap::from([("instruct_pix2pix".to_owned(), name)]),

@@ -83,8 +83,6 @@ pub fn convert_instruct_pix2pix(
 /// A model directory that is ready to be written, unless problems were found.
 struct Assembly<'a> {
     name: String,
-    /// The stages of the pipeline.
-    stages: &'static [StageKind],
     pipeline: PipelineConfig,
     defaults: EditDefaults,
     sources: BTreeMap<String, String>,
@@ -105,7 +103,7 @@ impl Assembly<'_> {
         let Findings { mut problems, dropped, notes } = self.findings;
         if problems.is_empty() {
             let planned = |stage: &&StageKind| self.plans.iter().any(|plan| plan.network.kind() == **stage);
-            problems.extend(self.stages.iter().filter(|stage| !planned(stage)).map(|stage| {
+            problems.extend(self.pipeline.stages().iter().filter(|stage| !planned(stage)).map(|stage| {
                 Problem::Contradiction(format!("the sources do not tell the sizes of {stage}"))
             }));
         }

@@ -106,9 +106,6 @@ pub enum ConvertError {
         /// The element type asked for.
         dtype: String,
     },
-    /// A tensor cannot be read.
-    #[error(transparent)]
-    Checkpoint(#[from] CheckpointError),
     /// The model directory cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

@@ -10,7 +10,7 @@ use super::configs::{self, ConfigFile};
 use super::diffusion::{CLIP_TOKENIZER, Diffusers};
 use super::lora::Lora;
 use super::plan::{Findings, Plan, dims};
-use super::recipe::{Part, Recipe};
+use super::recipe::{Merge, Part, Recipe};
 use super::source::{ADAPTER, Source, Step, TRANSFORMERS, base_name, find_step, read_text};
 use super::{Assembly, ConvertError, Problem, Report, SmartEditSources};
 use crate::model::{
@@ -90,7 +90,6 @@ pub(super) fn convert(sources: &SmartEditSources, out: &Path) -> Result<Report, 
     ];
     Assembly {
         name: sources.name.clone().unwrap_or_else(|| base_name(&sources.smartedit)),
-        stages: &StageKind::ALL,
         pipeline: PipelineConfig::SmartEdit {
             tokenizer: tokenizer_name.clone(),
             clip_tokenizer: CLIP_TOKENIZER.to_owned(),
@@ -367,8 +366,11 @@ fn plan_language_model<'a>(
         findings.settle(llava, |_| Some("overwritten by SmartEdit's own weights".to_owned()));
     }
     if let Some(trunk) = trunk {
-        findings.settle(trunk, |name| {
-            name.ends_with("rotary_emb.inv_freq").then(|| "buffer, computed".to_owned())
+        findings.settle(trunk, |name| match name {
+            name if name.ends_with("rotary_emb.inv_freq") => Some("buffer, computed".to_owned()),
+            // That the adapter's configuration is missing was said already.
+            name if name.contains(".lora_") && files.lora.is_none() => Some("not merged".to_owned()),
+            _ => None,
         });
     }
     Some(plan)
@@ -427,7 +429,7 @@ fn plan_trunk<'a>(
     let Some((lora, rows, columns)) = merged else { return Some(Recipe::Join(vec![base?])) };
     let a = findings.take_shaped(STAGE, trunk, &factor_a, &[lora.rank, columns]);
     let b = findings.take_shaped(STAGE, trunk, &factor_b, &[rows, lora.rank]);
-    Some(Recipe::Merge { base: base?, a: a?, b: b?, scale: lora.scale })
+    Some(Recipe::Merge(Box::new(Merge { base: base?, a: a?, b: b?, scale: lora.scale })))
 }
 
 fn plan_connector<'a>(

@@ -13,6 +13,8 @@ use crate::model::checkpoint::{Checkpoint, TensorView};
 
 /// Bytes a configuration or a list of templates may have.
 const MAX_TEXT_FILE: u64 = 16 << 20;
+/// Parts that a checkpoint may have.
+const MAX_SHARDS: usize = 10_000;
 
 /// Weight files of a `transformers` model.
 pub(super) const TRANSFORMERS: &[&str] = &["model", "pytorch_model"];
@@ -43,6 +45,18 @@ impl Source {
                 .join(", ")
                 + " and sharded indexes of these",
         })?;
+        let missing: Vec<String> = files
+            .iter()
+            .filter(|file| !file.is_file())
+            .map(|file| file.file_name().unwrap_or_default().to_string_lossy().into_owned())
+            .collect();
+        if !missing.is_empty() {
+            return Err(Problem::MissingFile {
+                path: directory.to_owned(),
+                what: "a part of the checkpoint".to_owned(),
+                looked_for: missing.join(", "),
+            });
+        }
         let name = match files.as_slice() {
             [file] => file.display().to_string(),
             _ => directory.display().to_string(),
@@ -114,17 +128,14 @@ fn find_weights(directory: &Path, stems: &[&str]) -> Option<Vec<PathBuf>> {
     None
 }
 
-/// `STEM-00001-of-00003.EXTENSION` and its siblings, if all are there.
+/// `STEM-00001-of-00003.EXTENSION` and its siblings, whether there or not.
 fn find_shards(directory: &Path, stem: &str, extension: &str) -> Option<Vec<PathBuf>> {
     let of = file_names(directory).iter().find_map(|name| {
         let numbers = name.strip_prefix(stem)?.strip_prefix("-00001-of-")?;
         numbers.strip_suffix(extension)?.strip_suffix('.')?.parse::<usize>().ok()
     })?;
-    let shards: Vec<PathBuf> = (1..=of.min(10_000))
-        .map(|number| directory.join(format!("{stem}-{number:05}-of-{of:05}.{extension}")))
-        .collect();
-    // Missing ones are reported when they are opened.
-    Some(shards)
+    let name = |number| format!("{stem}-{number:05}-of-{of:05}.{extension}");
+    Some((1..=of.min(MAX_SHARDS)).map(|number| directory.join(name(number))).collect())
 }
 
 fn file_names(directory: &Path) -> Vec<String> {
@@ -195,7 +206,11 @@ pub(super) fn read_json(path: &Path) -> Result<Value, Problem> {
 
 /// The last part of a path, as a name for people.
 pub(super) fn base_name(path: &Path) -> String {
-    let resolved = path.canonicalize();
-    let path = resolved.as_deref().unwrap_or(path);
-    path.file_name().map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+    let resolved = match path.file_name() {
+        Some(_) => None,
+        // `.` and `..` have none of their own.
+        None => path.canonicalize().ok(),
+    };
+    let name = resolved.as_deref().unwrap_or(path).file_name();
+    name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
 }

@@ -49,7 +49,6 @@ class AlphaMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ALPHA_MODE_UNSPECIFIED: _ClassVar[AlphaMode]
     ALPHA_MODE_WHITE: _ClassVar[AlphaMode]
-    ALPHA_MODE_BLACK: _ClassVar[AlphaMode]
     ALPHA_MODE_DROP: _ClassVar[AlphaMode]
 RESIZE_MODE_UNSPECIFIED: ResizeMode
 RESIZE_MODE_KEEP: ResizeMode
@@ -72,7 +71,6 @@ EXIF_ORIENTATION_APPLY: ExifOrientation
 EXIF_ORIENTATION_IGNORE: ExifOrientation
 ALPHA_MODE_UNSPECIFIED: AlphaMode
 ALPHA_MODE_WHITE: AlphaMode
-ALPHA_MODE_BLACK: AlphaMode
 ALPHA_MODE_DROP: AlphaMode
 
 class EditOptions(_message.Message):
