@@ -145,9 +145,9 @@ impl Client {
     pub async fn edit(&self, request: EditRequest) -> Result<Edited> {
         let deadline = self.deadline(request.timeout);
         let message = request.into_unary();
-        let call = async |left| {
-            let response = self.service.clone().edit(timed(message.clone(), left)).await?;
-            Edited::from_response(response.into_inner())
+        let call = |left| {
+            let (mut service, request) = (self.service.clone(), timed(message.clone(), left));
+            async move { Edited::from_response(service.edit(request).await?.into_inner()) }
         };
         self.retry.run(deadline, call).await
     }
@@ -161,9 +161,9 @@ impl Client {
     pub async fn edit_stream(&self, request: EditRequest) -> Result<EditStream> {
         let deadline = self.deadline(request.timeout);
         let message = request.into_stream();
-        let call = async |left| {
-            let response = self.service.clone().edit_stream(timed(message.clone(), left)).await?;
-            EditStream::open(response.into_inner(), deadline).await
+        let call = |left| {
+            let (mut service, request) = (self.service.clone(), timed(message.clone(), left));
+            async move { EditStream::open(service.edit_stream(request).await?.into_inner(), deadline).await }
         };
         self.retry.run(deadline, call).await
     }
@@ -174,10 +174,12 @@ impl Client {
     ///
     /// [`Error::Rejected`] with what the server said.
     pub async fn deployments(&self) -> Result<Vec<Deployment>> {
-        let call = async |left| {
-            let request = timed(v1::ListDeploymentsRequest {}, left);
-            let response = self.service.clone().list_deployments(request).await?;
-            Ok(response.into_inner().deployments.into_iter().map(Deployment::from).collect())
+        let call = |left| {
+            let (mut service, request) = (self.service.clone(), timed(v1::ListDeploymentsRequest {}, left));
+            async move {
+                let response = service.list_deployments(request).await?.into_inner();
+                Ok(response.deployments.into_iter().map(Deployment::from).collect())
+            }
         };
         self.retry.run(self.deadline(None), call).await
     }
@@ -188,11 +190,13 @@ impl Client {
     ///
     /// [`Error::Rejected`] with what the server said: NOT_FOUND if there is none of that name.
     pub async fn deployment(&self, name: &str) -> Result<Deployment> {
-        let call = async |left| {
-            let request = timed(v1::GetDeploymentRequest { name: name.to_owned() }, left);
-            let response = self.service.clone().get_deployment(request).await?;
-            let deployment = response.into_inner().deployment.ok_or(Error::Incomplete("deployment"))?;
-            Ok(deployment.into())
+        let call = |left| {
+            let message = v1::GetDeploymentRequest { name: name.to_owned() };
+            let (mut service, request) = (self.service.clone(), timed(message, left));
+            async move {
+                let response = service.get_deployment(request).await?.into_inner();
+                response.deployment.map(Deployment::from).ok_or(Error::Incomplete("deployment"))
+            }
         };
         self.retry.run(self.deadline(None), call).await
     }
@@ -209,4 +213,26 @@ fn timed<T>(message: T, left: Option<Duration>) -> Request<T> {
         request.set_timeout(left);
     }
     request
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn calls_can_be_made_from_any_task() {
+        fn is_send<T: Send>(_: &T) {}
+
+        let client = Client::builder("127.0.0.1:1").connect_lazy().unwrap();
+        is_send(&client.edit(EditRequest::default()));
+        is_send(&client.edit_stream(EditRequest::default()));
+        is_send(&client.deployments());
+        is_send(&client.deployment(""));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_named() {
+        let error = Client::connect("no address").await.unwrap_err();
+        assert!(matches!(&error, Error::Endpoint { endpoint, .. } if endpoint == "no address"), "{error}");
+    }
 }
