@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use smartedit_core::diffusion::DiffusionError;
 use smartedit_core::picture::PictureError;
 use smartedit_core::pipeline::EditError;
 use smartedit_core::stage::StageError;
@@ -80,14 +81,33 @@ impl Failure {
         Self::Invalid(violations)
     }
 
-    /// The failure's stable name, for callers' programs and for logs.
-    pub const fn reason(&self) -> &'static str {
-        match self {
-            Self::Invalid(_)
-            | Self::Edit(EditError::Invalid { .. } | EditError::Text(TextError::Encode(_))) => {
-                "INVALID_REQUEST"
+    /// The field of the request that is at fault, and what is wrong with it, where an edit failed for that.
+    pub fn violation(&self) -> Option<(String, String)> {
+        let (field, message) = match self {
+            Self::Picture(error) => ("image", error.to_string()),
+            Self::Edit(EditError::Invalid { field, message }) => (*field, message.clone()),
+            Self::Edit(EditError::Text(TextError::Encode(message))) => ("instruction", message.clone()),
+            Self::Edit(EditError::Picture(error @ PictureError::Size { .. })) => {
+                ("options.resolution", error.to_string())
             }
+            Self::Edit(EditError::Picture(error)) => ("image", error.to_string()),
+            Self::Edit(EditError::Diffusion(error @ DiffusionError::Steps { .. })) => {
+                ("options.steps", error.to_string())
+            }
+            Self::Edit(EditError::Diffusion(error @ DiffusionError::Guidance { scale, .. })) => {
+                return Some((format!("options.{scale}_guidance"), error.to_string()));
+            }
+            _ => return None,
+        };
+        Some((field.to_owned(), message))
+    }
+
+    /// The failure's stable name, for callers' programs and for logs.
+    pub fn reason(&self) -> &'static str {
+        match self {
             Self::Picture(_) => "INVALID_IMAGE",
+            _ if self.violation().is_some() => "INVALID_REQUEST",
+            Self::Invalid(_) => "INVALID_REQUEST",
             Self::UnknownDeployment { .. } => "UNKNOWN_DEPLOYMENT",
             Self::Loading(_) => "DEPLOYMENT_LOADING",
             Self::NotLoaded { .. } => "DEPLOYMENT_FAILED",

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use smartedit_core::pipeline::EditError;
-use smartedit_core::stage::StageError;
-use smartedit_core::text::TextError;
+use smartedit_core::stage::{StageError, StageKind};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -26,19 +25,16 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
     if let Some(id) = request_id {
         details.set_request_info(id, "");
     }
+    if let Some((field, description)) = failure.violation() {
+        details.add_bad_request_violation(&field, &description);
+        return Status::with_error_details(Code::InvalidArgument, format!("{field}: {description}"), details);
+    }
     let (code, message) = match failure {
         Failure::Invalid(violations) => {
             for (field, description) in violations.iter() {
                 details.add_bad_request_violation(field, description);
             }
             (Code::InvalidArgument, failure.to_string())
-        }
-        Failure::Picture(error) => violation(&mut details, "image", &error.to_string()),
-        Failure::Edit(EditError::Invalid { field, message }) => {
-            violation(&mut details, &path(field), message)
-        }
-        Failure::Edit(EditError::Text(TextError::Encode(message))) => {
-            violation(&mut details, "instruction", message)
         }
         Failure::UnknownDeployment { name, .. } => {
             details.set_resource_info("deployment", name, "", "");
@@ -65,29 +61,16 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             (Code::Internal, format!("the {stage} computed values that are not finite"))
         }
         Failure::Edit(EditError::Stage(error)) => (Code::Internal, format!("the {} failed", stage(error))),
-        Failure::Edit(_) | Failure::Encoding(_) | Failure::Panicked(_) | Failure::Lost => {
-            (Code::Internal, "the edit failed inside the server; its log says why".to_owned())
-        }
+        Failure::Edit(_)
+        | Failure::Picture(_)
+        | Failure::Encoding(_)
+        | Failure::Panicked(_)
+        | Failure::Lost => (Code::Internal, "the edit failed inside the server; its log says why".to_owned()),
     };
     Status::with_error_details(code, message, details)
 }
 
-fn violation(details: &mut ErrorDetails, field: &str, description: &str) -> (Code, String) {
-    details.add_bad_request_violation(field, description);
-    (Code::InvalidArgument, format!("{field}: {description}"))
-}
-
-/// Where a request has a field that the pipeline names.
-fn path(field: &str) -> String {
-    match field {
-        "image" | "instruction" => field.to_owned(),
-        "initial_latents" | "step_noise" => format!("options.replay.{field}"),
-        "resize" => "options.resolution".to_owned(),
-        _ => format!("options.{field}"),
-    }
-}
-
-fn stage(error: &StageError) -> smartedit_core::stage::StageKind {
+fn stage(error: &StageError) -> StageKind {
     match error {
         StageError::Tensors { stage, .. }
         | StageError::Input { stage, .. }
@@ -100,11 +83,12 @@ fn stage(error: &StageError) -> smartedit_core::stage::StageKind {
 mod tests {
     use std::path::PathBuf;
 
-    use smartedit_core::engine::EngineError;
-    use smartedit_core::stage::StageKind;
-
     use super::*;
     use crate::failure::Violations;
+    use smartedit_core::diffusion::DiffusionError;
+    use smartedit_core::engine::EngineError;
+    use smartedit_core::picture::PictureError;
+    use smartedit_core::text::TextError;
 
     #[test]
     fn every_violation_is_named() {
@@ -122,16 +106,25 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_the_pipeline_are_found_in_the_request() {
-        for (field, path) in [
-            ("instruction", "instruction"),
-            ("steps", "options.steps"),
-            ("initial_latents", "options.replay.initial_latents"),
-            ("resize", "options.resolution"),
+    fn a_field_that_the_pipeline_refuses_is_named() {
+        let invalid = EditError::Invalid { field: "options.template", message: "is 3".to_owned() };
+        let steps = DiffusionError::Steps { steps: 2000, max: 1000 };
+        let guidance = DiffusionError::Guidance { scale: "text", value: f32::NAN };
+        let size = PictureError::Size { width: 4, height: 4, multiple: 8 };
+        for (failure, field) in [
+            (Failure::Edit(invalid), "options.template"),
+            (Failure::Edit(EditError::Diffusion(steps)), "options.steps"),
+            (Failure::Edit(EditError::Diffusion(guidance)), "options.text_guidance"),
+            (Failure::Edit(EditError::Picture(size)), "options.resolution"),
+            (Failure::Edit(EditError::Text(TextError::Encode("NUL".to_owned()))), "instruction"),
+            (Failure::Picture(PictureError::Empty), "image"),
         ] {
-            let failure = Failure::Edit(EditError::Invalid { field, message: "no".to_owned() });
-            let details = status(&failure, None).get_error_details();
-            assert_eq!(details.bad_request().unwrap().field_violations[0].field, path);
+            let status = status(&failure, None);
+            assert_eq!(status.code(), Code::InvalidArgument, "{failure}");
+            assert!(status.message().starts_with(field), "{}", status.message());
+            let details = status.get_error_details();
+            assert_eq!(details.bad_request().unwrap().field_violations[0].field, field);
+            assert!(!failure.is_internal());
         }
     }
 

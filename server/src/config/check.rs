@@ -170,3 +170,72 @@ fn check_engines(
         problems.add(key, message);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Override, load};
+    use super::*;
+
+    fn complaints(text: &str) -> Vec<String> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("smartedit.toml");
+        std::fs::write(&path, text).unwrap();
+        let overrides = [Override::flag("--listen", "listen", "127.0.0.1:0")];
+        match load(Some(&path), &overrides).unwrap().check(&Engines::default()) {
+            Err(ConfigError::Invalid(problems)) => problems.iter().map(ToString::to_string).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    fn one_has(complaints: &[String], words: &[&str]) {
+        let found = complaints.iter().any(|complaint| words.iter().all(|word| complaint.contains(word)));
+        assert!(found, "{words:?} in {complaints:#?}");
+    }
+
+    #[test]
+    fn everything_is_told_at_once_with_its_line() {
+        let complaints = complaints(
+            "default_deployment = \"c\"\n\
+             [limits]\n\
+             max_steps = 0\n\
+             [log]\n\
+             level = \"loud\"\n\
+             [deployments.a]\n\
+             model = \"nowhere\"\n\
+             engine = \"torch\"\n\
+             [deployments.b]\n\
+             model = \"elsewhere\"\n\
+             threads = 0\n\
+             [deployments.b.stages.denoiser]\n\
+             engine = \"abacus\"\n",
+        );
+        one_has(&complaints, &["smartedit.toml:1: default_deployment", "`c`"]);
+        one_has(&complaints, &["smartedit.toml:3: limits.max_steps"]);
+        one_has(&complaints, &["smartedit.toml:5: log.level", "loud"]);
+        one_has(&complaints, &["smartedit.toml:7: deployments.a.model", "nowhere"]);
+        one_has(&complaints, &["smartedit.toml:8: deployments.a.engine", "--features torch"]);
+        one_has(&complaints, &["smartedit.toml:10: deployments.b.model", "elsewhere"]);
+        one_has(&complaints, &["smartedit.toml:11: deployments.b.threads"]);
+        one_has(&complaints, &["smartedit.toml:13: deployments.b.stages.denoiser.engine", "abacus"]);
+    }
+
+    #[test]
+    fn a_server_without_deployments_is_none() {
+        one_has(&complaints(""), &["deployments", "[deployments.NAME]"]);
+    }
+
+    #[test]
+    fn several_deployments_need_a_default() {
+        let complaints = complaints("[deployments.a]\nmodel = \"m\"\n[deployments.b]\nmodel = \"m\"\n");
+        one_has(&complaints, &["default_deployment", "several"]);
+    }
+
+    #[test]
+    fn limits_that_contradict_each_other() {
+        let complaints =
+            complaints("[limits]\nmax_message_bytes = 1000\nmax_image_bytes = 2000\nmax_queue_bytes = 10\n");
+        one_has(&complaints, &["smartedit.toml:3: limits.max_image_bytes", "1000"]);
+        one_has(&complaints, &["smartedit.toml:4: limits.max_queue_bytes", "1000"]);
+    }
+}
