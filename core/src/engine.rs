@@ -75,7 +75,7 @@ impl std::fmt::Display for Precision {
 ///
 /// Tensors are cheap to clone (they share storage) and immutable. Composite operations have default bodies; an
 /// engine overrides those it can fuse.
-pub trait Engine: Send + Sync + 'static {
+pub trait Engine: Send + Sync {
     /// A tensor of this engine.
     type Tensor: Clone + Send + Sync + 'static;
 

@@ -5,7 +5,12 @@
 
 use std::sync::Arc;
 
-use smartedit_core::stage::{Backend, StageOptions};
+use smartedit_core::engine::{Engine, Precision};
+use smartedit_core::model::NetworkConfig;
+use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageOptions};
+use smartedit_core::weights::WeightFile;
+
+use crate::reference::ReferenceSums;
 
 /// An engine under test.
 pub struct Row {
@@ -15,6 +20,8 @@ pub struct Row {
     pub backend: Arc<dyn Backend>,
     /// Options of all stages.
     pub options: StageOptions,
+    /// Loads a stage in `f32` whose group norms sum as the reference's VAE encoder does.
+    pub reference_sums: fn(&NetworkConfig, &WeightFile) -> Result<Arc<dyn Stage>, LoadError>,
     /// Cases that are known to fail, each with its reason.
     pub ignored: &'static [(&'static str, &'static str)],
 }
@@ -30,6 +37,22 @@ impl Row {
     }
 }
 
+fn load_with_reference_sums<E: Engine + 'static>(
+    engine: E,
+    config: &NetworkConfig,
+    weights: &WeightFile,
+) -> Result<Arc<dyn Stage>, LoadError> {
+    let info = StageInfo {
+        kind: config.kind(),
+        engine: "reference sums",
+        device: "cpu".to_owned(),
+        precision: Precision::F32,
+        weight_bytes: weights.tensor_bytes(),
+    };
+    let engine = ReferenceSums::new(Box::leak(Box::new(engine)));
+    smartedit_core::stages::load(Arc::new(engine), config, weights, info)
+}
+
 /// candle on the CPU.
 #[cfg(feature = "candle")]
 pub mod candle {
@@ -41,6 +64,7 @@ pub mod candle {
             name: "candle",
             backend: Arc::new(smartedit_candle::CandleBackend::new()),
             options: StageOptions::default(),
+            reference_sums: |config, weights| super::load_with_reference_sums(engine(), config, weights),
             ignored: &[],
         }
     }

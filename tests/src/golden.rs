@@ -5,14 +5,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use ndarray::{Array1, Array4, ArrayD, IxDyn};
+use ndarray::{Array1, Array4, ArrayD, Axis, IxDyn};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use smartedit_core::model::ModelDirectory;
 use smartedit_core::model::convert::{
     InstructPix2PixSources, SmartEditSources, convert_instruct_pix2pix, convert_smartedit,
 };
+use smartedit_core::model::{ModelDirectory, NetworkConfig};
 use smartedit_core::pipeline::Model;
+use smartedit_core::weights::WeightFile;
 use tempfile::TempDir;
 
 use crate::engines::Row;
@@ -183,6 +184,13 @@ impl Case<'_> {
             .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
     }
 
+    /// The source picture at the size at which it is edited, in −1…1, `[1, 3, h, w]`.
+    pub fn source_pixels(&self) -> ArrayD<f32> {
+        let pixels = self.bytes("sd_input_u8").mapv(|value| f32::from(value) / 255.0 * 2.0 - 1.0);
+        let planes = pixels.permuted_axes(vec![2, 0, 1]).insert_axis(Axis(0));
+        planes.as_standard_layout().into_owned()
+    }
+
     /// Denoising steps that were recorded.
     pub fn steps(&self) -> usize {
         (0..).take_while(|step| self.pack.has(&format!("{}.latents_{step}", self.prefix))).count()
@@ -236,6 +244,15 @@ impl Converted {
 /// Loads a model directory with all stages on one engine.
 pub fn load(row: &Row, directory: &Path) -> Arc<Model> {
     let load = |config: &_, weights: &_| row.backend.load(config, weights, &row.options);
+    Arc::new(Model::load(directory, load).unwrap_or_else(|e| panic!("{}: {e}", directory.display())))
+}
+
+/// Loads a model directory with all stages on one engine, whose VAE encoder sums as the reference's does.
+pub fn load_with_reference_sums(row: &Row, directory: &Path) -> Arc<Model> {
+    let load = |config: &NetworkConfig, weights: &WeightFile| match config {
+        NetworkConfig::VaeEncoder(_) => (row.reference_sums)(config, weights),
+        _ => row.backend.load(config, weights, &row.options),
+    };
     Arc::new(Model::load(directory, load).unwrap_or_else(|e| panic!("{}: {e}", directory.display())))
 }
 

@@ -13,7 +13,7 @@ pub enum Tolerance {
     Close,
     /// A whole network in another order: the bar of golden tensors.
     Approximate,
-    /// Many networks in a row.
+    /// Many networks in a row, or a reference that loses digits itself.
     Loose,
 }
 
@@ -24,7 +24,7 @@ impl Tolerance {
             (Self::Exact, _) => 0.0,
             (Self::Close, Precision::F32) => 1e-5,
             (Self::Approximate, Precision::F32) => 1e-4,
-            (Self::Loose, Precision::F32) => 1e-3,
+            (Self::Loose, Precision::F32) => 5e-3,
             (Self::Close, Precision::F16) => 4e-3,
             (Self::Approximate, Precision::F16) => 2e-2,
             (Self::Loose, Precision::F16) => 5e-2,
@@ -64,19 +64,34 @@ pub fn view<D: ndarray::Dimension>(array: &ndarray::Array<f32, D>) -> ArrayViewD
     array.view().into_dyn()
 }
 
-/// Fails unless no 8-bit value is off by more than two levels and at least 99 % are identical.
-#[track_caller]
-pub fn check_image(what: &str, found: &image::RgbImage, expected: ndarray::ArrayViewD<'_, u8>) {
-    let (height, width) = (found.height() as usize, found.width() as usize);
-    assert_eq!(expected.raw_dim(), IxDyn(&[height, width, 3]), "{what}: size");
-    let mut worst = 0;
-    let mut identical = 0;
-    for (found, &expected) in found.as_raw().iter().zip(&expected) {
-        worst = worst.max(found.abs_diff(expected));
-        identical += usize::from(*found == expected);
+/// How equal two 8-bit pictures must be: no value off by more than two levels, and this part of them identical.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Identical {
+    /// 99 %: the bar of golden pictures.
+    Nearly,
+    /// 95 %: where the reference loses digits itself.
+    Mostly,
+}
+
+impl Identical {
+    /// Fails unless `found` is as equal to `expected [h, w, 3]` as it must be; prints what was measured.
+    #[track_caller]
+    pub fn check(self, what: &str, found: &image::RgbImage, expected: ndarray::ArrayViewD<'_, u8>) {
+        let (height, width) = (found.height() as usize, found.width() as usize);
+        assert_eq!(expected.raw_dim(), IxDyn(&[height, width, 3]), "{what}: size");
+        let mut worst = 0;
+        let mut identical = 0;
+        for (found, &expected) in found.as_raw().iter().zip(&expected) {
+            worst = worst.max(found.abs_diff(expected));
+            identical += usize::from(*found == expected);
+        }
+        let share = identical as f64 / expected.len() as f64;
+        println!("{what}: {:.3} % of values identical, largest difference {worst}", 100.0 * share);
+        assert!(worst <= 2, "{what}: a value is off by {worst} levels");
+        let needed = match self {
+            Self::Nearly => 0.99,
+            Self::Mostly => 0.95,
+        };
+        assert!(share >= needed, "{what}: only {:.2} % of values are identical", 100.0 * share);
     }
-    let share = identical as f64 / expected.len() as f64;
-    println!("{what}: {:.3} % of values identical, largest difference {worst}", 100.0 * share);
-    assert!(worst <= 2, "{what}: a value is off by {worst} levels");
-    assert!(share >= 0.99, "{what}: only {:.2} % of values are identical", 100.0 * share);
 }

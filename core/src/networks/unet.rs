@@ -50,10 +50,10 @@ impl<T: Clone> Unet<T> {
         let mut transformers = 0;
         let mut down_blocks = Vec::new();
         let mut inputs = first;
-        for level in 0..levels {
+        for (level, &outputs) in channels.iter().enumerate() {
             let scope = weights.scope("down_blocks").scope(level);
             down_blocks.push(loader.down(&scope, level, inputs, &mut transformers)?);
-            inputs = channels[level];
+            inputs = outputs;
         }
         let middle = loader.middle(&weights.scope("mid_block"), last, &mut transformers)?;
         let mut up_blocks = Vec::new();

@@ -18,7 +18,7 @@ use crate::tensor::Tensors;
 use crate::weights::{self, EngineWeights, WeightFile, Weights};
 
 /// Loads the network that `config` describes onto an engine. `info` is what the stage reports of itself.
-pub fn load<E: Engine>(
+pub fn load<E: Engine + 'static>(
     engine: Arc<E>,
     config: &NetworkConfig,
     file: &WeightFile,
@@ -53,7 +53,7 @@ pub fn load<E: Engine>(
     stage.map_err(|source| LoadError::Weights { stage: kind, source })
 }
 
-fn place<E: Engine, N: Send + Sync + 'static, R: Run<E, N>>(
+fn place<E: Engine + 'static, N: Send + Sync + 'static, R: Run<E, N>>(
     engine: &Arc<E>,
     info: StageInfo,
     network: weights::Result<N>,
@@ -82,7 +82,7 @@ struct EngineStage<E, N, R> {
     info: StageInfo,
 }
 
-impl<E: Engine, N: Send + Sync + 'static, R: Run<E, N>> Stage for EngineStage<E, N, R> {
+impl<E: Engine + 'static, N: Send + Sync + 'static, R: Run<E, N>> Stage for EngineStage<E, N, R> {
     fn info(&self) -> &StageInfo {
         &self.info
     }
@@ -102,7 +102,7 @@ struct EngineSession<E: Engine, N, R: Run<E, N>> {
     state: R::State,
 }
 
-impl<E: Engine, N: Send + Sync + 'static, R: Run<E, N>> Session for EngineSession<E, N, R> {
+impl<E: Engine + 'static, N: Send + Sync + 'static, R: Run<E, N>> Session for EngineSession<E, N, R> {
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError> {
         let call = Call::new(self.loaded.engine.as_ref(), self.kind, inputs);
         self.loaded.run.run(&self.loaded.network, &mut self.state, &call)

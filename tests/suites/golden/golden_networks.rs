@@ -3,14 +3,15 @@
 use ndarray::{ArrayD, Axis};
 use smartedit_core::engine::{Engine, Precision};
 use smartedit_core::model::{InteractionConfig, NetworkConfig};
-use smartedit_core::networks::{Bim, Connector, Interaction, LanguageModel, position_encoding};
+use smartedit_core::networks::{Bim, Connector, Interaction, LanguageModel, VaeEncoder, position_encoding};
 use smartedit_core::stage::StageKind;
 use smartedit_core::tensor::HostTensor;
 use smartedit_core::weights::{EngineWeights, WeightFile, Weights};
 use smartedit_tests::golden::{Case, converted, open, pack};
+use smartedit_tests::reference::ReferenceSums;
 use smartedit_tests::tolerance::Tolerance;
 
-smartedit_tests::matrix!(engine: spliced_embeddings, qformer, bim);
+smartedit_tests::matrix!(engine: spliced_embeddings, qformer, bim, vae_encoder_with_the_sums_of_the_reference);
 
 #[track_caller]
 fn check<E: Engine>(e: &E, case: &Case<'_>, what: &str, found: &E::Tensor) {
@@ -111,4 +112,16 @@ fn bim_position_encoding() {
     let expected = expected.to_shape((expected.shape()[0], config.grid_size.pow(2))).expect("cells");
     let expected = expected.t().insert_axis(Axis(0)).into_dyn();
     Tolerance::Approximate.check(Precision::F32, "bim.pe_16x16", found.view().into_dyn(), expected);
+}
+
+fn vae_encoder_with_the_sums_of_the_reference<E: Engine>(e: &E) {
+    let (file, config) = weights(StageKind::VaeEncoder);
+    let NetworkConfig::VaeEncoder(config) = config else { panic!("not a VAE encoder") };
+    let source = EngineWeights::new(e, &file);
+    let encoder = VaeEncoder::load(&Weights::root(&source), &config).unwrap_or_else(|e| panic!("{e}"));
+    let e = &ReferenceSums::new(e);
+    for case in pack().cases() {
+        let latents = encoder.forward(e, &upload(e, case.source_pixels()));
+        check(e, &case, "image_latents", &latents.unwrap_or_else(|e| panic!("{e}")));
+    }
 }

@@ -166,14 +166,16 @@ fn text_encoder(row: &Row) {
     Tolerance::Approximate.check(Precision::F32, &what, found.view(), expected.view());
 }
 
+/// The recorded latents carry the rounding of the reference's own sums; what is left without it is held to the
+/// bar by `vae_encoder_with_the_sums_of_the_reference`.
 fn vae_encoder(row: &Row) {
     let mut session = session(row, StageKind::VaeEncoder);
     for case in pack().cases() {
-        let pixels = case.bytes("sd_input_u8").mapv(|value| f32::from(value) / 127.5 - 1.0);
-        let pixels = pixels.permuted_axes(vec![2, 0, 1]).insert_axis(Axis(0));
-        let inputs = Tensors::new().with("image", pixels.as_standard_layout().to_owned());
+        let inputs = Tensors::new().with("image", case.source_pixels());
         let outputs = run(session.as_mut(), &inputs);
-        check(row, &case, "image_latents", &output(&outputs, "latents"), &case.tensor("image_latents"));
+        let (found, expected) = (output(&outputs, "latents"), case.tensor("image_latents"));
+        let what = format!("{} {} image_latents", row.name, case.name());
+        Tolerance::Loose.check(Precision::F32, &what, found.view(), expected.view());
     }
 }
 
