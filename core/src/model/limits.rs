@@ -14,6 +14,8 @@ const MAX_POSITIONS: usize = 1 << 17;
 const MAX_TEXT: usize = 1 << 12;
 /// Largest side of a picture that the vision tower takes, in pixels.
 const MAX_SIDE: usize = 1 << 12;
+/// Most elements of the position encoding that the BIM computes when it is loaded.
+const MAX_ENCODING: usize = 1 << 26;
 /// Most resolutions of a UNet or autoencoder.
 const MAX_RESOLUTIONS: usize = 16;
 
@@ -55,6 +57,11 @@ impl NetworkConfig {
                 ];
                 match &c.interaction {
                     InteractionConfig::Bim(c) => sizes.extend([
+                        (
+                            "grid_size² · vision_size",
+                            c.grid_size.saturating_mul(c.grid_size).saturating_mul(c.vision_size),
+                            MAX_ENCODING,
+                        ),
                         ("vision_size", c.vision_size, MAX_WIDTH),
                         ("grid_size", c.grid_size, MAX_SIDE),
                         ("depth", c.depth, MAX_LAYERS),
@@ -113,5 +120,52 @@ impl NetworkConfig {
             }
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{BimConfig, ConnectorConfig, QFormerConfig};
+
+    fn official() -> (QFormerConfig, BimConfig) {
+        let qformer = QFormerConfig {
+            num_queries: 77,
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_layers: 6,
+            num_heads: 12,
+            encoder_width: 5120,
+            cross_attention_frequency: 2,
+            layer_norm_eps: 1e-12,
+        };
+        let bim = BimConfig {
+            vision_size: 1024,
+            grid_size: 16,
+            depth: 2,
+            num_heads: 8,
+            mlp_size: 2048,
+            downsample_rate: 2,
+            feature_channels: 320,
+            layer_norm_eps: 1e-5,
+        };
+        (qformer, bim)
+    }
+
+    fn check(qformer: QFormerConfig, bim: BimConfig) -> Result<(), String> {
+        let interaction = InteractionConfig::Bim(bim);
+        NetworkConfig::Connector(ConnectorConfig { qformer, interaction }).check_sizes()
+    }
+
+    #[test]
+    fn official_sizes_pass_and_absurd_ones_are_named() {
+        let (qformer, bim) = official();
+        check(qformer.clone(), bim.clone()).unwrap();
+        let message = check(QFormerConfig { num_layers: 0, ..qformer.clone() }, bim.clone()).unwrap_err();
+        assert!(message.contains("`num_layers` is 0"), "{message}");
+        let message = check(QFormerConfig { num_heads: 769, ..qformer.clone() }, bim.clone()).unwrap_err();
+        assert!(message.contains("1…768"), "{message}");
+        let message = check(qformer, BimConfig { grid_size: 4096, vision_size: 1 << 17, ..bim }).unwrap_err();
+        assert!(message.contains("grid_size²"), "{message}");
     }
 }

@@ -146,6 +146,11 @@ impl Sink {
         }
     }
 
+    /// The file's path while the directory is in the making.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Appends bytes.
     ///
     /// # Errors
@@ -227,6 +232,18 @@ mod tests {
             assert!(matches!(&error, WriteError::Exists(path) if *path == taken), "{error}");
         }
         assert_eq!(names(place.path()), ["precious"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_model_directory_is_as_readable_as_any_other() {
+        use std::os::unix::fs::PermissionsExt;
+        let place = tempfile::tempdir().unwrap();
+        let usual = place.path().join("usual");
+        fs::create_dir(&usual).unwrap();
+        let writer = ModelWriter::create(&place.path().join("model")).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(writer.partial.path()), mode(&usual));
     }
 
     #[test]

@@ -79,26 +79,22 @@ impl Model {
 
         let mut stages = BTreeMap::new();
         for (&kind, stage) in &config.stages {
-            let path = directory.file(&stage.file);
-            let weights =
-                WeightFile::open(&path).map_err(|source| LoadError::Weights { stage: kind, source })?;
+            let weights = directory.stage_weights(kind).ok_or_else(|| lacks(kind))?;
+            let weights = weights.map_err(|source| LoadError::Weights { stage: kind, source })?;
             stages.insert(kind, load(&stage.network, &weights)?);
         }
 
-        let (clip_tokenizer, family) = match &config.pipeline {
-            PipelineConfig::SmartEdit { tokenizer, clip_tokenizer, prompt } => {
-                let clip_tokenizer = ClipTokenizer::from_directory(&directory.file(clip_tokenizer))?;
-                let tokenizer = LlamaTokenizer::from_file(&directory.file(tokenizer))?;
+        let clip_tokenizer = ClipTokenizer::from_directory(&directory.clip_tokenizer())?;
+        let family = match &config.pipeline {
+            PipelineConfig::SmartEdit { tokenizer, prompt, .. } => {
+                let tokenizer = LlamaTokenizer::from_file(&directory.path().join(tokenizer))?;
                 check_vocabulary(&config, &tokenizer)?;
                 let ids = clip_tokenizer.encode("", sizes.text.max_positions)?;
                 let null_embeds = text_embeds(&stages, vec![ids])?;
                 let (vision, prompt) = (vision(&config)?, prompt.clone());
-                let family = SmartEdit { vision, tokenizer, prompt, null_embeds };
-                (clip_tokenizer, Family::SmartEdit(Box::new(family)))
+                Family::SmartEdit(Box::new(SmartEdit { vision, tokenizer, prompt, null_embeds }))
             }
-            PipelineConfig::InstructPix2Pix { clip_tokenizer } => {
-                (ClipTokenizer::from_directory(&directory.file(clip_tokenizer))?, Family::InstructPix2Pix)
-            }
+            PipelineConfig::InstructPix2Pix { .. } => Family::InstructPix2Pix,
         };
         Ok(Self { config, stages, sizes, clip_tokenizer, family })
     }
@@ -151,13 +147,6 @@ fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
     if !surplus.is_empty() {
         return Err(ModelError::Inconsistent(format!("it has no use for the stages {}", surplus.join(", "))));
     }
-    for (kind, stage) in &config.stages {
-        if stage.network.kind() != *kind {
-            let found = stage.network.kind();
-            return Err(ModelError::Inconsistent(format!("stage {kind} has the network of {found}")));
-        }
-    }
-
     let unet = unet(config)?;
     agree("latent channels", ("denoiser", unet.in_channels), ("VAE", 2 * sizes.vae.latent_channels))?;
     agree("predicted channels", ("denoiser", unet.out_channels), ("VAE", sizes.vae.latent_channels))?;

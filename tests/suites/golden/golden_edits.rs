@@ -57,13 +57,20 @@ fn drive(row: &Row, case: &Case<'_>, model: &Arc<Model>, request: EditRequest) -
                 Tolerance::Approximate.check(Precision::F32, &what, view(latents), expected.view());
             }
             Progress::Finished(output) => {
-                assert_eq!(stages, model.config().stages.keys().copied().collect::<Vec<_>>());
+                assert_eq!(stages, expected_stages(model));
                 assert!(edit.advance().is_err(), "an edit that is over goes no further");
                 return output;
             }
             Progress::StageStarted(_) | Progress::Tokens(_) | Progress::Reply(_) => {}
         }
     }
+}
+
+/// SmartEdit's text encoder has read the empty text when the model was loaded.
+fn expected_stages(model: &Model) -> Vec<StageKind> {
+    let smartedit = model.stage(StageKind::LanguageModel).is_some();
+    let stages = model.config().stages.keys().copied();
+    stages.filter(|stage| !smartedit || *stage != StageKind::TextEncoder).collect()
 }
 
 fn smartedit(row: &Row) {

@@ -210,3 +210,106 @@ fn overflow(part: &Part<'_>, value: f64, dtype: Dtype) -> ConvertError {
 pub(in crate::model) fn dtype_name(dtype: Dtype) -> String {
     format!("{dtype:?}").to_lowercase()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use safetensors::tensor::{TensorView as Stored, serialize_to_file};
+
+    use super::*;
+    use crate::model::ModelWriter;
+    use crate::model::checkpoint::Checkpoint;
+
+    const ROWS: usize = 120;
+    /// No divisor of what is read at once, so that pieces end within rows.
+    const WIDTH: usize = 5120;
+    const RANK: usize = 2;
+
+    fn values(count: usize, seed: usize) -> Vec<f32> {
+        (0..count).map(|index| ((index * 37 + seed * 101) % 251) as f32 / 64.0 - 2.0).collect()
+    }
+
+    fn store(path: &Path, tensors: &[(&str, Vec<usize>, &[f32])]) {
+        let bytes: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            .collect();
+        let views = tensors
+            .iter()
+            .zip(&bytes)
+            .map(|((name, shape, _), bytes)| (*name, Stored::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+        serialize_to_file(views, None, path).unwrap();
+    }
+
+    fn part<'a>(checkpoint: &'a Checkpoint, name: &str, rows: Option<Range<usize>>) -> Part<'a> {
+        Part { source: "test", name: name.to_owned(), view: checkpoint.get(name).unwrap(), rows }
+    }
+
+    fn written(planned: &Planned<'_>, dtype: Dtype) -> Vec<u8> {
+        let place = tempfile::tempdir().unwrap();
+        let mut writer = ModelWriter::create(&place.path().join("model")).unwrap();
+        let mut path = None;
+        let write = |sink: &mut Sink| {
+            path = Some(sink.path().to_owned());
+            planned.write(dtype, sink)
+        };
+        writer.write("tensor", write).unwrap();
+        std::fs::read(path.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn pieces_may_end_within_rows_of_a_merged_weight() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.safetensors");
+        let (base, a, b) = (values(ROWS * WIDTH, 1), values(RANK * WIDTH, 2), values(ROWS * RANK, 3));
+        store(
+            &path,
+            &[("base", vec![ROWS, WIDTH], &base), ("a", vec![RANK, WIDTH], &a), ("b", vec![ROWS, RANK], &b)],
+        );
+        let checkpoint = Checkpoint::open(&[&path]).unwrap();
+        let merge = Merge {
+            base: part(&checkpoint, "base", None),
+            a: part(&checkpoint, "a", None),
+            b: part(&checkpoint, "b", None),
+            scale: 2.0,
+        };
+        let planned = Planned {
+            name: "w".to_owned(),
+            shape: vec![ROWS, WIDTH],
+            recipe: Recipe::Merge(Box::new(merge)),
+        };
+        assert_eq!(planned.dtype(None), Dtype::F32);
+        let bytes = written(&planned, Dtype::F32);
+        assert_eq!(bytes.len(), 4 * ROWS * WIDTH);
+        for (index, &found) in bytes.as_chunks().0.iter().enumerate() {
+            let (row, column) = (index / WIDTH, index % WIDTH);
+            let delta: f32 = (0..RANK).map(|k| b[row * RANK + k] * a[k * WIDTH + column]).sum();
+            // All values are multiples of 2⁻¹² below 2⁶, so that sums are exact.
+            assert_eq!(f32::from_le_bytes(found), base[index] + 2.0 * delta, "row {row}, column {column}");
+        }
+    }
+
+    #[test]
+    fn joined_rows_keep_their_order_in_another_type() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("a.safetensors");
+        let (first, second) = (values(ROWS * WIDTH, 1), values(8 * WIDTH, 2));
+        store(&path, &[("first", vec![ROWS, WIDTH], &first), ("second", vec![8, WIDTH], &second)]);
+        let checkpoint = Checkpoint::open(&[&path]).unwrap();
+        let planned = Planned {
+            name: "w".to_owned(),
+            shape: vec![ROWS, WIDTH],
+            recipe: Recipe::Join(vec![
+                part(&checkpoint, "first", Some(0..ROWS - 3)),
+                part(&checkpoint, "second", Some(5..8)),
+            ]),
+        };
+        let expected: Vec<u8> = first[..(ROWS - 3) * WIDTH]
+            .iter()
+            .chain(&second[5 * WIDTH..])
+            .flat_map(|&value| bf16::from_f32(value).to_le_bytes())
+            .collect();
+        assert_eq!(written(&planned, planned.dtype(Some(Dtype::BF16))), expected);
+    }
+}
