@@ -131,7 +131,7 @@ fn summary(output: &Path, edited: &Edited) -> String {
         timings.stages.iter().map(|stage| format!("{} {}", stage.stage, seconds(stage.duration))).collect();
     let mut text =
         format!("{}: {}×{}, seed {}\n", output.display(), edited.width, edited.height, edited.seed);
-    if let Some(reply) = &edited.reply {
+    if let Some(reply) = edited.reply.as_deref().filter(|reply| !reply.is_empty()) {
         text += &format!("reply: {reply}\n");
     }
     text += &format!(

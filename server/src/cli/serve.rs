@@ -82,7 +82,7 @@ async fn serve(config: Config, engines: Engines) -> Result<(), CliError> {
     tokio::select! {
         outcome = &mut serving => return outcome.map(drop).map_err(CliError::failed),
         name = signals.next() => {
-            tracing::info!(signal = name, "a second one ends at once");
+            tracing::info!(signal = name, "asked to shut down; a second signal ends at once");
             shutdown.begin();
         }
     }

@@ -20,10 +20,10 @@ pub(super) struct Options {
     #[arg(long)]
     steps: Option<u32>,
     /// How closely to follow the instruction [default: the model's]
-    #[arg(long, value_name = "SCALE")]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     text_guidance: Option<f32>,
     /// How much of the picture to keep [default: the model's]
-    #[arg(long, value_name = "SCALE")]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
     image_guidance: Option<f32>,
     /// Size at which to edit; sides are multiples of 8 [default: the model's, or the picture's]
     #[arg(long, value_name = "WxH", value_parser = size)]
@@ -35,7 +35,7 @@ pub(super) struct Options {
     #[arg(long, value_enum)]
     scheduler: Option<Scheduler>,
     /// Temperature of the language model's reply; 0 is greedy [default: 0]
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
     /// Index of the prompt template, from 0 [default: 0]
     #[arg(long, value_name = "INDEX")]
