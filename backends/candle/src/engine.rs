@@ -6,7 +6,7 @@ use smartedit_core::engine::{Engine, EngineError, Padding, Precision, Result};
 use smartedit_core::tensor::HostTensor;
 use smartedit_core::weights::{Dtype, WeightView};
 
-use crate::cpu::{self, AttentionShape, ConvShape};
+use crate::cpu::{self, AttentionShape, ConvShape, Function};
 use crate::tensor::{CandleTensor, Elements, from_f32, host_view, widened};
 use crate::weight::MappedWeight;
 
@@ -114,11 +114,16 @@ impl Engine for CandleEngine {
     }
 
     fn sigmoid(&self, x: &CandleTensor) -> Result<CandleTensor> {
-        x.tensor().and_then(|x| candle_nn::ops::sigmoid(&x)).op("sigmoid")
+        function(x, Function::Sigmoid, candle_nn::ops::sigmoid).op("sigmoid")
     }
 
     fn silu(&self, x: &CandleTensor) -> Result<CandleTensor> {
-        x.tensor().and_then(|x| x.silu()).op("silu")
+        function(x, Function::Silu, Tensor::silu).op("silu")
+    }
+
+    fn quick_gelu(&self, x: &CandleTensor) -> Result<CandleTensor> {
+        let on_device = |x: &Tensor| x * candle_nn::ops::sigmoid(&(x * 1.702)?)?;
+        function(x, Function::QuickGelu, on_device).op("quick_gelu")
     }
 
     fn relu(&self, x: &CandleTensor) -> Result<CandleTensor> {
@@ -126,7 +131,7 @@ impl Engine for CandleEngine {
     }
 
     fn gelu(&self, x: &CandleTensor) -> Result<CandleTensor> {
-        x.tensor().and_then(|x| x.gelu_erf()).op("gelu")
+        function(x, Function::Gelu, Tensor::gelu_erf).op("gelu")
     }
 
     fn sin(&self, x: &CandleTensor) -> Result<CandleTensor> {
@@ -302,6 +307,18 @@ fn with_optional<R>(
         Some(x) => with_f32(x, |x| f(Some(x))),
         None => f(None),
     }
+}
+
+fn function(
+    x: &CandleTensor,
+    function: Function,
+    on_device: impl FnOnce(&Tensor) -> CandleResult<Tensor>,
+) -> CandleResult<Tensor> {
+    if !x.on_cpu() {
+        return on_device(&x.tensor()?);
+    }
+    let out = with_f32(x, |x| Ok(cpu::apply(function, x)))?;
+    from_f32(out, x.dims(), x.dtype())
 }
 
 fn linear(x: &CandleTensor, weight: &CandleTensor, bias: Option<&CandleTensor>) -> CandleResult<Tensor> {

@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::functions::softmax;
 use super::matrix::{Destination, Matrix, Threads, multiply};
 
 /// Queries whose scores are held at a time.
@@ -52,19 +53,4 @@ pub(crate) fn attention(
         }
     });
     out
-}
-
-fn softmax(scores: &mut [f32], scale: f32, mask: Option<&[f32]>) {
-    match mask {
-        Some(mask) => scores.iter_mut().zip(mask).for_each(|(score, mask)| *score = *score * scale + mask),
-        None => scores.iter_mut().for_each(|score| *score *= scale),
-    }
-    let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let mut sum = 0.0;
-    for score in scores.iter_mut() {
-        *score = (*score - max).exp();
-        sum += *score;
-    }
-    let factor = 1.0 / sum;
-    scores.iter_mut().for_each(|score| *score *= factor);
 }

@@ -1,5 +1,6 @@
 //! Layer, root-mean-square and group norms.
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 /// Normalises each row of `x`, then scales and shifts.
@@ -52,27 +53,36 @@ pub(crate) fn group_norm(
     out
 }
 
-/// Mean, and the reciprocal of the standard deviation. Sums are kept per chunk, then in `f64`, so that large
-/// groups lose no digits.
+/// Mean, and the reciprocal of the standard deviation.
 fn moments(values: &[f32], eps: f32) -> (f32, f32) {
-    const CHUNK: usize = 256;
-    let count = values.len() as f64;
-    let sum: f64 = values.chunks(CHUNK).map(|chunk| f64::from(sum_lanes(chunk, |v| v))).sum();
-    let mean = (sum / count) as f32;
-    let squares: f64 =
-        values.chunks(CHUNK).map(|chunk| f64::from(sum_lanes(chunk, |v| (v - mean) * (v - mean)))).sum();
-    let variance = (squares / count) as f32;
-    (mean, 1.0 / (variance + eps).sqrt())
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mean = average(values, |sum, value| sum + value);
+            let variance = average(values, |sum, value| sum + (value - mean) * (value - mean));
+            (mean, 1.0 / (variance + eps).sqrt())
+        },
+    )
 }
 
-/// Sixteen partial sums, so that the compiler vectorises the reduction.
-fn sum_lanes(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut sums = [0.0f32; 16];
+/// The sum that `add` makes, over the number of values. Sums are kept per chunk, then in `f64`, so that large
+/// groups lose no digits.
+#[inline(always)]
+fn average(values: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
+    const CHUNK: usize = 256;
+    let total: f64 = values.chunks(CHUNK).map(|chunk| f64::from(partial_sums(chunk, &add))).sum();
+    (total / values.len() as f64) as f32
+}
+
+/// Sixteen partial sums, so that the compiler vectorises them.
+#[inline(always)]
+fn partial_sums(values: &[f32], add: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut sums = [0.0; 16];
     let (chunks, rest) = values.as_chunks::<16>();
     for chunk in chunks {
         for (sum, &value) in sums.iter_mut().zip(chunk) {
-            *sum += f(value);
+            *sum = add(*sum, value);
         }
     }
-    sums.iter().sum::<f32>() + rest.iter().map(|&value| f(value)).sum::<f32>()
+    sums.iter().sum::<f32>() + rest.iter().fold(0.0, |sum, &value| add(sum, value))
 }
