@@ -12,6 +12,9 @@ use smartedit_core::weights::WeightFile;
 
 use crate::reference::ReferenceSums;
 
+/// Loads a stage in `f32`.
+pub type LoadStage = fn(&NetworkConfig, &WeightFile) -> Result<Arc<dyn Stage>, LoadError>;
+
 /// An engine under test.
 pub struct Row {
     /// The engine's name, as it stands in names of tests.
@@ -20,8 +23,8 @@ pub struct Row {
     pub backend: Arc<dyn Backend>,
     /// Options of all stages.
     pub options: StageOptions,
-    /// Loads a stage in `f32` whose group norms sum as the reference's VAE encoder does.
-    pub reference_sums: fn(&NetworkConfig, &WeightFile) -> Result<Arc<dyn Stage>, LoadError>,
+    /// Loads a stage whose group norms sum as the reference's VAE encoder does.
+    pub reference_sums: LoadStage,
     /// Cases that are known to fail, each with its reason.
     pub ignored: &'static [(&'static str, &'static str)],
 }

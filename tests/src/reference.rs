@@ -2,7 +2,7 @@
 //!
 //! The reference hands its VAE encoder a picture whose memory order is that of the decoded file: channels last.
 //! PyTorch 2.1 normalises groups of such tensors with plain `f32` sums of values and of squares, one cell after the
-//! other, and takes the variance as E[x²] − E[x]². That loses digits: evaluated in `f64`, the same network differs
+//! other, and takes the variance as `E[x²] − E[x]²`. That loses digits: evaluated in `f64`, the same network differs
 //! from the recorded latents by 8·10⁻⁵ of their largest magnitude at 128×128 pixels and by 8·10⁻⁴ at 256×256.
 //! An engine wrapped in [`ReferenceSums`] reproduces that, so that everything else can be held to the bar.
 

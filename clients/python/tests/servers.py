@@ -40,6 +40,13 @@ class Server:
     process: subprocess.Popen[bytes]
     log: Path
 
+    def outcomes(self) -> dict[str, str]:
+        """How each edit that is over has ended, by the request's identifier, in the order of ending."""
+        ended = [
+            line for line in lines(self.log) if "outcome" in line and "request_id" in line.get("span", {})
+        ]
+        return {line["span"]["request_id"]: line["outcome"] for line in ended}
+
 
 def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> None:
     """Wait until something is so. The time only ends a test that would hang."""
@@ -98,10 +105,14 @@ def serving(process: subprocess.Popen[bytes], log: Path) -> Server:
 
 def bound(log: Path) -> str | None:
     """Give the address in the server's log."""
+    return next((line["address"] for line in lines(log) if "address" in line), None)
+
+
+def lines(log: Path) -> Iterator[dict[str, Any]]:
+    """Read the server's log, as far as it is written."""
     for line in log.read_text().splitlines(keepends=True):
-        if line.endswith("}\n") and (address := json.loads(line).get("address")):
-            return str(address)
-    return None
+        if line.endswith("}\n"):
+            yield json.loads(line)
 
 
 class Script(SmartEditServiceServicer):

@@ -3,11 +3,12 @@
 import io
 import zlib
 
+import grpc
 import numpy as np
 import pytest
 from PIL import Image
 
-from smartedit import Client, InvalidArgument, NotFound, ResourceExhausted
+from smartedit import Client, InvalidArgument, NotFound, SmartEditError
 from smartedit.options import EditOptions
 
 INSTRUCTION = "Change the left cat to a fox"
@@ -122,6 +123,7 @@ def test_a_file_above_the_limit(client: Client, picture: Image.Image) -> None:
 
 
 def test_a_message_above_the_limit(client: Client, picture: Image.Image) -> None:
-    with pytest.raises((InvalidArgument, ResourceExhausted)):
+    with pytest.raises(SmartEditError, match="message length") as caught:
         client.edit(bytes(100 * 2**20), INSTRUCTION)
+    assert caught.value.code is grpc.StatusCode.OUT_OF_RANGE
     still_serves(client, picture)

@@ -1,8 +1,8 @@
 //! Reading, resizing and writing pictures.
 //!
-//! Bytes become an upright 8-bit RGB picture ([`decode`]), the picture comes to the size at which it is edited
-//! ([`prepare`]) and becomes the networks' input ([`pixel_values`], [`to_tensor`]); what the VAE makes becomes a picture
-//! ([`from_tensor`]) and bytes again ([`encode`]). Resizing equals Pillow's to the bit.
+//! Bytes become an upright 8-bit RGB picture ([`decode()`]), the picture comes to the size at which it is edited
+//! ([`prepare()`]) and becomes the networks' input ([`pixel_values`], [`to_tensor`]); what the VAE makes becomes a picture
+//! ([`from_tensor`]) and bytes again ([`encode()`]). Resizing equals Pillow's to the bit.
 
 mod decode;
 mod encode;

@@ -62,7 +62,7 @@ class FailedPrecondition(SmartEditError):
 
 
 class ResourceExhausted(SmartEditError):
-    """The queue is full or a message is too large; `retry_after` says when to try again."""
+    """The server has no room for the edit; `retry_after` says when to try again."""
 
 
 class Unavailable(SmartEditError):
