@@ -47,6 +47,12 @@ pub enum Failure {
     /// The server receives as many edits as it may.
     #[error("the server is receiving as many edits as it may")]
     Overloaded,
+    /// The request's message is larger than may be received.
+    #[error("the request has more than {limit} bytes; the image is too large")]
+    MessageTooLarge {
+        /// Bytes that a message may have.
+        limit: usize,
+    },
     /// The server shuts down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -113,6 +119,7 @@ impl Failure {
             Self::NotLoaded { .. } => "DEPLOYMENT_FAILED",
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::Overloaded => "OVERLOADED",
+            Self::MessageTooLarge { .. } => "MESSAGE_TOO_LARGE",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::Abandoned => "ABANDONED",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",

@@ -151,7 +151,7 @@ impl Server {
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
             .layer(DeadlineLayer)
-            .layer(AdmissionLayer::new(config.limits.max_concurrent))
+            .layer(AdmissionLayer::new(config.limits.max_concurrent, limit))
             .add_service(edits)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)

@@ -55,6 +55,8 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             details.set_retry_info(Some(SOON));
             (Code::ResourceExhausted, failure.to_string())
         }
+        // No retry delay: the same message will not fit later either.
+        Failure::MessageTooLarge { .. } => (Code::ResourceExhausted, failure.to_string()),
         Failure::Abandoned => (Code::Cancelled, failure.to_string()),
         Failure::DeadlineExceeded => (Code::DeadlineExceeded, failure.to_string()),
         Failure::Edit(EditError::Stage(StageError::NotFinite { stage, .. })) => {

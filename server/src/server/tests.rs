@@ -116,6 +116,19 @@ async fn messages_above_four_mebibytes_pass() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn messages_above_the_limit_are_refused_and_the_server_goes_on() {
+    let limits = Limits { max_message_bytes: 1 << 20, ..Limits::default() };
+    let running = start(Scripted::of(vec![steps(1)]), Config { limits, ..config() }).await;
+    let large = EditRequest::new(vec![0; 2 << 20], "Make it blue");
+    let error = running.client.edit(large.clone()).await.unwrap_err();
+    assert_eq!(error.code(), Some(Code::ResourceExhausted));
+    assert!(error.to_string().contains("1048576"), "{error}");
+    let error = running.client.edit_stream(large).await.map(drop).unwrap_err();
+    assert_eq!(error.rejection().unwrap().reason.as_deref(), Some("MESSAGE_TOO_LARGE"));
+    running.client.edit(request()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_requests_name_the_field_and_the_server_goes_on() {
     let running = start(Scripted::of(vec![steps(1)]), config()).await;
     let mut bad = request();

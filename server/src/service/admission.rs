@@ -1,5 +1,5 @@
-//! A bound on the edits that are received or waited for, so that uploads cannot fill the memory before any queue
-//! sees them.
+//! Bounds on what is received: how many edits at the same time, so that uploads cannot fill the memory before any
+//! queue sees them, and how large a message.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::failure::Failure;
@@ -17,14 +18,18 @@ use crate::status::status;
 /// Paths of the calls that are bounded.
 const EDITS: [&str; 2] = ["/smartedit.v1.SmartEditService/Edit", "/smartedit.v1.SmartEditService/EditStream"];
 
-/// Refuses edits beyond a number at the same time, over all connections. Other calls pass.
+/// Refuses edits beyond a number at the same time, over all connections, and gives those whose message is too large
+/// the code that gRPC has for it. Other calls pass.
 #[derive(Debug, Clone)]
-pub struct AdmissionLayer(Arc<Semaphore>);
+pub struct AdmissionLayer {
+    permits: Arc<Semaphore>,
+    max_message_bytes: usize,
+}
 
 impl AdmissionLayer {
-    /// Lets so many edits be received or waited for.
-    pub fn new(edits: usize) -> Self {
-        Self(Arc::new(Semaphore::new(edits)))
+    /// Lets so many edits be received or waited for; the service itself refuses larger messages than this.
+    pub fn new(edits: usize, max_message_bytes: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(edits)), max_message_bytes }
     }
 }
 
@@ -32,7 +37,7 @@ impl<S> Layer<S> for AdmissionLayer {
     type Service = Admission<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Admission { inner, permits: self.0.clone() }
+        Admission { inner, layer: self.clone() }
     }
 }
 
@@ -40,7 +45,7 @@ impl<S> Layer<S> for AdmissionLayer {
 #[derive(Debug, Clone)]
 pub struct Admission<S> {
     inner: S,
-    permits: Arc<Semaphore>,
+    layer: AdmissionLayer,
 }
 
 impl<S> Service<Request<Body>> for Admission<S>
@@ -60,17 +65,29 @@ where
         if !EDITS.contains(&request.uri().path()) {
             return Box::pin(self.inner.call(request));
         }
-        let Ok(permit) = self.permits.clone().try_acquire_owned() else {
+        let Ok(permit) = self.layer.permits.clone().try_acquire_owned() else {
             tracing::info!(outcome = Failure::Overloaded.reason(), "edit refused");
             return Box::pin(async { Ok(status(&Failure::Overloaded, None).into_http()) });
         };
         let response = self.inner.call(request);
+        let limit = self.layer.max_message_bytes;
         Box::pin(async move {
             let response = response.await;
             drop(permit);
-            response
+            response.map(|response| if is_too_large(&response) { refuse_too_large(limit) } else { response })
         })
     }
+}
+
+/// tonic calls a message above its limit OUT_OF_RANGE, which nothing else here does.
+fn is_too_large(response: &Response<Body>) -> bool {
+    Status::from_header_map(response.headers()).is_some_and(|status| status.code() == Code::OutOfRange)
+}
+
+fn refuse_too_large(limit: usize) -> Response<Body> {
+    let failure = Failure::MessageTooLarge { limit };
+    tracing::info!(outcome = failure.reason(), "edit refused");
+    status(&failure, None).into_http()
 }
 
 #[cfg(test)]
@@ -79,29 +96,30 @@ mod tests {
 
     use super::*;
 
-    fn code(response: &Response<Body>) -> tonic::Code {
-        tonic::Status::from_header_map(response.headers()).map_or(tonic::Code::Ok, |status| status.code())
+    fn code(response: &Response<Body>) -> Code {
+        Status::from_header_map(response.headers()).map_or(Code::Ok, |status| status.code())
     }
 
     #[tokio::test]
     async fn edits_are_bounded_and_other_calls_pass() {
         let go = Arc::new(Notify::new());
         let wait = go.clone();
-        let mut service = AdmissionLayer::new(1).layer(tower::service_fn(move |request: Request<Body>| {
-            let wait = wait.clone();
-            async move {
-                if request.uri().path() == EDITS[0] {
-                    wait.notified().await;
+        let mut service =
+            AdmissionLayer::new(1, 1000).layer(tower::service_fn(move |request: Request<Body>| {
+                let wait = wait.clone();
+                async move {
+                    if request.uri().path() == EDITS[0] {
+                        wait.notified().await;
+                    }
+                    Ok::<_, Infallible>(Response::new(Body::empty()))
                 }
-                Ok::<_, Infallible>(Response::new(Body::empty()))
-            }
-        }));
+            }));
         let mut call = |path: &str| service.call(Request::builder().uri(path).body(Body::empty()).unwrap());
         let first = call(EDITS[0]);
-        assert_eq!(code(&call(EDITS[1]).await.unwrap()), tonic::Code::ResourceExhausted);
-        assert_eq!(code(&call("/grpc.health.v1.Health/Check").await.unwrap()), tonic::Code::Ok);
+        assert_eq!(code(&call(EDITS[1]).await.unwrap()), Code::ResourceExhausted);
+        assert_eq!(code(&call("/grpc.health.v1.Health/Check").await.unwrap()), Code::Ok);
         go.notify_one();
-        assert_eq!(code(&first.await.unwrap()), tonic::Code::Ok);
-        assert_eq!(code(&call(EDITS[1]).await.unwrap()), tonic::Code::Ok);
+        assert_eq!(code(&first.await.unwrap()), Code::Ok);
+        assert_eq!(code(&call(EDITS[1]).await.unwrap()), Code::Ok);
     }
 }
