@@ -1,5 +1,6 @@
 //! Callers who leave, and deadlines that pass, while a real model is at work.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use smartedit_client::{Code, EditRequest, EditStream, Event};
@@ -11,7 +12,7 @@ use crate::witness::Witness;
 const MANY: u32 = 500;
 
 async fn start(witness: &Witness) -> Running {
-    Running::start_on(std::sync::Arc::new(witness.clone())).await
+    Running::start_on(Arc::new(witness.clone())).await
 }
 
 /// An edit in the middle of its denoising loop.
@@ -60,9 +61,7 @@ async fn leaving_a_unary_call_stops_the_work() {
     let server = start(&witness).await;
     let client = server.client.clone();
     let call = tokio::spawn(async move { client.edit(request(MANY)).await });
-    while witness.steps() == 0 {
-        tokio::task::yield_now().await;
-    }
+    witness.saw_a_step().await;
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     stopped(&server, &witness).await;

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub(crate) struct Witness(Arc<Seen>);
 
 struct Seen {
-    steps: AtomicUsize,
+    steps: watch::Sender<usize>,
     finished: AtomicUsize,
     /// How many steps may be done before work waits.
     allowed: watch::Sender<usize>,
@@ -27,8 +27,11 @@ struct Seen {
 impl Witness {
     /// Sees to it that no more than so many steps are done.
     pub(crate) fn allowing(steps: usize) -> Self {
-        let (steps_done, finished) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Self(Arc::new(Seen { steps: steps_done, finished, allowed: watch::Sender::new(steps) }))
+        Self(Arc::new(Seen {
+            steps: watch::Sender::new(0),
+            finished: AtomicUsize::new(0),
+            allowed: watch::Sender::new(steps),
+        }))
     }
 
     /// Lets all work go on.
@@ -38,7 +41,12 @@ impl Witness {
 
     /// Denoising steps done.
     pub(crate) fn steps(&self) -> usize {
-        self.0.steps.load(Ordering::SeqCst)
+        *self.0.steps.borrow()
+    }
+
+    /// Waits until there has been a denoising step.
+    pub(crate) async fn saw_a_step(&self) {
+        self.0.steps.subscribe().wait_for(|steps| *steps > 0).await.unwrap();
     }
 
     /// Edits that went to their end.
@@ -48,7 +56,10 @@ impl Witness {
 
     fn saw(&self, progress: &Progress) {
         match progress {
-            Progress::Step { .. } => self.hold(self.0.steps.fetch_add(1, Ordering::SeqCst) + 1),
+            Progress::Step { .. } => {
+                self.0.steps.send_modify(|steps| *steps += 1);
+                self.hold(self.steps());
+            }
             Progress::Finished(_) => drop(self.0.finished.fetch_add(1, Ordering::SeqCst)),
             _ => {}
         }
