@@ -168,6 +168,8 @@ impl Server {
                 () = shutdown.0.cancelled() => {}
                 () = follow(&health, default) => {}
             }
+            // Whoever has been told that the server is not ready finds that it refuses.
+            service.refuse();
             ready(&health, false).await;
             drain(&service, config.drain.timeout()).await
         };
@@ -217,9 +219,8 @@ async fn follow(health: &HealthReporter, deployment: Option<Arc<Deployment>>) {
     std::future::pending().await
 }
 
-/// Refuses new edits, lets those there are finish, and stops what is left when the time has run out.
+/// Lets the edits there are finish, and stops what is left when the time has run out.
 async fn drain(service: &Service, timeout: Duration) -> Ended {
-    service.refuse();
     let requests = service.requests();
     tracing::info!(edits = requests.len(), timeout_seconds = timeout.as_secs_f64(), "shutting down");
     if tokio::time::timeout(timeout, requests.idle()).await.is_ok() {

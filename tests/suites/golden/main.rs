@@ -6,3 +6,4 @@
 mod golden_edits;
 mod golden_networks;
 mod golden_stages;
+mod variants;

@@ -1,0 +1,11 @@
+//! The real server with real models: in this process through the real client, and as the `smartedit` program.
+
+#![allow(clippy::unwrap_used, reason = "what helpers unwrap is part of the tests that call them")]
+
+mod cancellation;
+mod events;
+mod golden_over_grpc;
+mod program;
+mod rejections;
+mod running;
+mod witness;

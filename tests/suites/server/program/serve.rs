@@ -1,0 +1,157 @@
+//! `smartedit serve`.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+use smartedit_client::{Client, Code, Event, RetryPolicy};
+use smartedit_tests::golden::converted;
+use tonic::Streaming;
+use tonic::transport::Endpoint;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+
+use super::{Ended, run, smartedit, text};
+use crate::running::{decoded, request};
+
+/// What `--check-config` says of a configuration.
+fn check(configuration: &str) -> Ended {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("smartedit.toml");
+    std::fs::write(&path, configuration).unwrap();
+    run(["serve", "--check-config", "--config", text(&path)])
+}
+
+fn deployment(model: &Path) -> String {
+    format!("[deployments.cats]\nmodel = {:?}\n", text(model))
+}
+
+#[test]
+fn a_configuration_is_judged_before_anything_is_served() {
+    let model = deployment(&converted().smartedit());
+    check(&model).succeeded();
+    let nowhere = deployment(Path::new("/nowhere/at/all"));
+    check(&nowhere).failed(2, &["smartedit.toml:2", "deployments.cats.model", "/nowhere/at/all"]);
+    let torch = format!("{model}engine = \"torch\"\n");
+    check(&torch).failed(2, &["smartedit.toml:3", "deployments.cats.engine", "`torch` is not built in"]);
+    let abacus = format!("{model}[deployments.cats.stages.denoiser]\nengine = \"abacus\"\n");
+    check(&abacus).failed(2, &["stages.denoiser.engine", "`abacus`", "candle"]);
+    let unknown = format!("{model}colour = \"red\"\n");
+    check(&unknown).failed(2, &["smartedit.toml", "line 3", "colour"]);
+    check(&format!("[limits]\nmax_stops = 3\n{model}")).failed(2, &["line 2", "max_stops"]);
+    check("deployments = [").failed(2, &["smartedit.toml", "line 1"]);
+    run(["serve", "--check-config", "--config", "nowhere.toml"]).failed(2, &["nowhere.toml"]);
+    run(["serve", "--check-config", "--set", "limits.max_steps=many"]).failed(2, &["limits.max_steps"]);
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let model = converted().instruct_pix2pix();
+    run(["serve", "--model", text(&model), "--listen", &address]).failed(1, &[&address]);
+}
+
+/// A `smartedit serve` of the pack's SmartEdit model; killed if it is not over when dropped.
+struct Served {
+    child: Child,
+    log: std::io::Lines<BufReader<ChildStderr>>,
+    address: String,
+}
+
+impl Served {
+    fn start() -> Self {
+        let model = converted().smartedit();
+        let arguments = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--model", text(&model)];
+        let mut child = smartedit(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let listening =
+            log.by_ref().map(|line| entry(&line.unwrap())).find(|entry| entry["message"] == "listening");
+        let address = listening.expect("the address is logged")["address"].as_str().unwrap().to_owned();
+        Self { child, log, address }
+    }
+
+    async fn health(&self) -> Streaming<HealthCheckResponse> {
+        let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
+        let mut client = HealthClient::new(endpoint.connect().await.unwrap());
+        client.watch(HealthCheckRequest::default()).await.unwrap().into_inner()
+    }
+
+    /// A client without retries.
+    async fn client(&self) -> Client {
+        let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
+        Client::builder(self.address.clone()).retry(once).connect().await.unwrap()
+    }
+
+    fn terminate(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end: the exit code and what it wrote since it listens.
+    fn ended(mut self) -> (Option<i32>, Vec<String>) {
+        let log = self.log.by_ref().map(Result::unwrap).collect();
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A line of the log.
+fn entry(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"))
+}
+
+/// Waits until the server reports this.
+async fn reports(health: &mut Streaming<HealthCheckResponse>, status: ServingStatus) {
+    while health.message().await.unwrap().expect("the watch goes on").status() != status {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_finishes_what_has_begun_and_refuses_the_rest() {
+    let mut served = Served::start();
+    let mut health = served.health().await;
+    reports(&mut health, ServingStatus::Serving).await;
+    let client = served.client().await;
+
+    let mut stream = client.edit_stream(request(150)).await.unwrap();
+    while !matches!(stream.next().await.unwrap().unwrap(), Event::Step { .. }) {}
+    served.terminate();
+    reports(&mut health, ServingStatus::NotServing).await;
+    assert!(served.child.try_wait().unwrap().is_none(), "readiness ends before the server does");
+    let refused = client.edit(request(1)).await.unwrap_err();
+    assert_eq!(refused.code(), Some(Code::Unavailable), "{refused}");
+    let edited = stream.finish().await.unwrap();
+    assert_eq!(decoded(&edited.image).dimensions(), (64, 64));
+
+    drop((health, client));
+    let (code, log) = served.ended();
+    assert_eq!(code, Some(0), "{log:#?}");
+    let said = |words: &str| {
+        log.iter().position(|line| line.contains(words)).unwrap_or_else(|| panic!("no {words:?} in {log:#?}"))
+    };
+    assert!(said("asked to shut down") < said("every edit is finished"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_at_once() {
+    let served = Served::start();
+    reports(&mut served.health().await, ServingStatus::Serving).await;
+    let client = served.client().await;
+    let mut stream = client.edit_stream(request(500)).await.unwrap();
+    while !matches!(stream.next().await.unwrap().unwrap(), Event::Step { .. }) {}
+    let mut health = served.health().await;
+    served.terminate();
+    reports(&mut health, ServingStatus::NotServing).await;
+    served.terminate();
+    let (code, log) = served.ended();
+    assert_eq!(code, Some(1), "{log:#?}");
+    assert!(log.last().is_some_and(|line| line.contains("second signal, SIGTERM")), "{log:#?}");
+    assert!(stream.finish().await.is_err());
+}

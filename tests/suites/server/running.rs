@@ -1,0 +1,147 @@
+//! A server of the pack's models on a loopback port.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use image::{ImageFormat, Rgb, RgbImage};
+use smartedit_client::{Client, EditOptions, EditRequest, Resize, RetryPolicy};
+use smartedit_proto::v1;
+use smartedit_proto::v1::smart_edit_service_client::SmartEditServiceClient;
+use smartedit_server::config::DeploymentConfig;
+use smartedit_server::deployment::Loader;
+use smartedit_server::{Config, Server};
+use smartedit_tests::golden::converted;
+use tokio::task::JoinHandle;
+use tonic::transport::Channel;
+
+/// The deployment of the pack's SmartEdit model, the default one.
+pub(crate) const SMARTEDIT: &str = "smartedit";
+
+/// The deployment of the pack's InstructPix2Pix model.
+pub(crate) const INSTRUCT_PIX2PIX: &str = "instruct-pix2pix";
+
+/// A server of two deployments that serves until it is dropped.
+pub(crate) struct Running {
+    /// The typed client, without retries.
+    pub(crate) client: Client,
+    /// The generated client, for requests that the typed one cannot make.
+    pub(crate) raw: SmartEditServiceClient<Channel>,
+    serving: JoinHandle<()>,
+}
+
+impl Running {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(config()).await
+    }
+
+    pub(crate) async fn start_with(config: Config) -> Self {
+        Self::serve(Server::bind(config).await.unwrap()).await
+    }
+
+    /// A server whose models come from this loader.
+    pub(crate) async fn start_on(loader: Arc<dyn Loader>) -> Self {
+        Self::serve(Server::bind_with(config(), loader).await.unwrap()).await
+    }
+
+    async fn serve(server: Server) -> Self {
+        for deployment in [SMARTEDIT, INSTRUCT_PIX2PIX] {
+            server.ready(deployment).await.unwrap();
+        }
+        let address = server.local_addr().to_string();
+        let serving = tokio::spawn(async move {
+            server.serve().await.unwrap();
+        });
+        let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
+        let client = Client::builder(address.clone()).retry(once).connect().await.unwrap();
+        let raw = SmartEditServiceClient::connect(format!("http://{address}")).await.unwrap();
+        Self { client, raw, serving }
+    }
+
+    /// Makes sure that a usual edit comes out right.
+    pub(crate) async fn still_serves(&self) {
+        let edited = self.client.edit(request(1)).await.unwrap();
+        let picture = decoded(&edited.image);
+        assert_eq!(picture.dimensions(), (64, 64));
+    }
+
+    /// Waits until the default deployment works on nothing and nothing waits for it.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let deployment = self.client.deployment("").await.unwrap();
+            if (deployment.queued, deployment.running) == (0, 0) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+/// Both models, on any free port.
+pub(crate) fn config() -> Config {
+    let models = [(SMARTEDIT, converted().smartedit()), (INSTRUCT_PIX2PIX, converted().instruct_pix2pix())];
+    let deployments: BTreeMap<_, _> =
+        models.into_iter().map(|(name, model)| (name.to_owned(), DeploymentConfig::new(model))).collect();
+    Config {
+        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+        default_deployment: Some(SMARTEDIT.to_owned()),
+        deployments,
+        ..Config::default()
+    }
+}
+
+/// A small edit of so many steps.
+pub(crate) fn request(steps: u32) -> EditRequest {
+    let options = EditOptions {
+        seed: Some(7),
+        steps: Some(steps),
+        resize: Resize::Stretch(64, 64),
+        ..EditOptions::default()
+    };
+    EditRequest { options, ..EditRequest::new(png(&gradient(48, 40)), "Change the left cat to a fox") }
+}
+
+/// [`request`] as it travels.
+pub(crate) fn message(steps: u32) -> v1::EditRequest {
+    let EditRequest { image, instruction, options, .. } = request(steps);
+    v1::EditRequest { image, instruction, deployment: String::new(), options: Some(options.into()) }
+}
+
+/// A message of the unary call as one of the streaming call.
+pub(crate) fn streaming(message: v1::EditRequest) -> v1::EditStreamRequest {
+    let v1::EditRequest { image, instruction, deployment, options } = message;
+    v1::EditStreamRequest { image, instruction, deployment, options }
+}
+
+/// A picture in which no two regions are alike.
+pub(crate) fn gradient(width: u32, height: u32) -> RgbImage {
+    RgbImage::from_fn(width, height, |x, y| {
+        let share = |part: u32, whole: u32| (255 * part / whole) as u8;
+        Rgb([share(x, width), share(y, height), share(x + y, width + height)])
+    })
+}
+
+/// A picture as a PNG file.
+pub(crate) fn png(picture: &RgbImage) -> Bytes {
+    file(picture, ImageFormat::Png)
+}
+
+/// A picture as a file.
+pub(crate) fn file(picture: &RgbImage, format: ImageFormat) -> Bytes {
+    let mut file = std::io::Cursor::new(Vec::new());
+    picture.write_to(&mut file, format).unwrap();
+    file.into_inner().into()
+}
+
+/// The picture in a file.
+#[track_caller]
+pub(crate) fn decoded(file: &[u8]) -> RgbImage {
+    smartedit_core::picture::decode(file, &smartedit_core::picture::DecodeOptions::default()).unwrap()
+}

@@ -1,0 +1,114 @@
+//! Real models that are watched at work, and held up where a test says so.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use image::RgbImage;
+use smartedit_core::model::ModelConfig;
+use smartedit_core::pipeline::{EditError, EditRequest, Progress};
+use smartedit_core::stage::StageInfo;
+use smartedit_server::config::DeploymentConfig;
+use smartedit_server::deployment::{EngineLoader, Loader, NotLoaded};
+use smartedit_server::engines::Engines;
+use smartedit_server::work::{Editing, Editor};
+use tokio::sync::watch;
+
+/// What models have done since they were loaded. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Witness(Arc<Seen>);
+
+struct Seen {
+    steps: watch::Sender<usize>,
+    finished: AtomicUsize,
+    /// How many steps may be done before work waits.
+    allowed: watch::Sender<usize>,
+}
+
+impl Witness {
+    /// Sees to it that no more than so many steps are done.
+    pub(crate) fn allowing(steps: usize) -> Self {
+        Self(Arc::new(Seen {
+            steps: watch::Sender::new(0),
+            finished: AtomicUsize::new(0),
+            allowed: watch::Sender::new(steps),
+        }))
+    }
+
+    /// Lets all work go on.
+    pub(crate) fn release(&self) {
+        self.0.allowed.send_replace(usize::MAX);
+    }
+
+    /// Denoising steps done.
+    pub(crate) fn steps(&self) -> usize {
+        *self.0.steps.borrow()
+    }
+
+    /// Waits until there has been a denoising step.
+    pub(crate) async fn saw_a_step(&self) {
+        self.0.steps.subscribe().wait_for(|steps| *steps > 0).await.unwrap();
+    }
+
+    /// Edits that went to their end.
+    pub(crate) fn finished(&self) -> usize {
+        self.0.finished.load(Ordering::SeqCst)
+    }
+
+    fn saw(&self, progress: &Progress) {
+        match progress {
+            Progress::Step { .. } => {
+                self.0.steps.send_modify(|steps| *steps += 1);
+                self.hold(self.steps());
+            }
+            Progress::Finished(_) => drop(self.0.finished.fetch_add(1, Ordering::SeqCst)),
+            _ => {}
+        }
+    }
+
+    /// Waits, on the worker's own thread, until more steps are allowed than were done.
+    fn hold(&self, done: usize) {
+        let mut allowed = self.0.allowed.subscribe();
+        let enough = allowed.wait_for(|allowed| done < *allowed);
+        let _ = tokio::runtime::Handle::current().block_on(enough);
+    }
+}
+
+/// Loads models on the engines of this build, under the witness's eyes.
+impl Loader for Witness {
+    fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
+        let model = EngineLoader(Engines::built_in()).load(config)?;
+        Ok(Arc::new(Watched { model, witness: self.clone() }))
+    }
+}
+
+struct Watched<T> {
+    model: T,
+    witness: Witness,
+}
+
+impl Editor for Watched<Arc<dyn Editor>> {
+    fn config(&self) -> &ModelConfig {
+        self.model.config()
+    }
+
+    fn stages(&self) -> Vec<StageInfo> {
+        self.model.stages()
+    }
+
+    fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError> {
+        let model = self.model.clone().edit(request)?;
+        Ok(Box::new(Watched { model, witness: self.witness.clone() }))
+    }
+}
+
+impl Editing for Watched<Box<dyn Editing>> {
+    fn advance(&mut self) -> Result<Progress, EditError> {
+        let progress = self.model.advance()?;
+        self.witness.saw(&progress);
+        Ok(progress)
+    }
+
+    fn preview(&mut self) -> Result<Option<RgbImage>, EditError> {
+        self.model.preview()
+    }
+}
