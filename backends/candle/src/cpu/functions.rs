@@ -86,7 +86,8 @@ fn exp(x: f32) -> f32 {
     const ROUND: f32 = 12_582_912.0;
     let x = if x < -87.0 { -87.0 } else { x };
     let x = if x > 88.0 { 88.0 } else { x };
-    let power = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let power = rounded - ROUND;
     let rest = x - power * LN_2_HIGH - power * LN_2_LOW;
     // Minimax polynomial of (eʳ − 1 − r) / r² on ±ln 2 / 2, as in the Cephes library.
     let series = 1.987_569_1e-4;
@@ -96,8 +97,8 @@ fn exp(x: f32) -> f32 {
     let series = series * rest + 0.166_666_65;
     let series = series * rest + 0.5;
     let value = series * rest * rest + rest + 1.0;
-    // The clamps keep the exponent within −126…127.
-    value * f32::from_bits(((power as i32 + 127) as u32) << 23)
+    // The low bits of `rounded` are the power itself; the clamps keep it within −126…127.
+    value * f32::from_bits((rounded.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 /// Error function, to 1.5 · 10⁻⁷ (Abramowitz and Stegun, 7.1.26).
