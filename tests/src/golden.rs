@@ -5,13 +5,14 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use ndarray::{Array1, Array4, ArrayD, Axis, IxDyn};
+use ndarray::{Array4, ArrayD, Axis, IxDyn};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+use smartedit_core::diffusion::Schedule;
 use smartedit_core::model::convert::{
     InstructPix2PixSources, SmartEditSources, convert_instruct_pix2pix, convert_smartedit,
 };
-use smartedit_core::model::{ModelDirectory, NetworkConfig};
+use smartedit_core::model::{ModelConfig, ModelDirectory, NetworkConfig, SchedulerKind};
 use smartedit_core::pipeline::Model;
 use smartedit_core::weights::WeightFile;
 use tempfile::TempDir;
@@ -201,13 +202,10 @@ impl Case<'_> {
         (0..self.steps()).map(|step| self.latents(&format!("noise_step_{step}"))).collect()
     }
 
-    /// Timesteps of the recorded steps.
-    pub fn timesteps(&self) -> Array1<f32> {
-        let steps = self.steps();
-        let pack = self.pack;
-        let tensors = pack.safetensors();
-        let view = tensors.tensor(&format!("sched.{steps}.timesteps")).expect("the schedule is recorded");
-        view.data().as_chunks::<8>().0.iter().map(|&bytes| f64::from_le_bytes(bytes) as f32).collect()
+    /// The schedule of the recorded steps.
+    pub fn schedule(&self, config: &ModelConfig) -> Schedule {
+        let schedule = Schedule::new(&config.scheduler, SchedulerKind::EulerAncestral, self.steps());
+        schedule.unwrap_or_else(|e| panic!("{}: {e}", self.prefix))
     }
 }
 

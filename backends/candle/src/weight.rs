@@ -57,3 +57,57 @@ fn reinterpret<T: Copy>(bytes: &[u8]) -> &[T] {
     // and the length is rounded down to whole elements of the same borrowed bytes.
     unsafe { std::slice::from_raw_parts(bytes.as_ptr().cast(), bytes.len() / size) }
 }
+
+#[cfg(test)]
+mod tests {
+    use safetensors::tensor::TensorView;
+    use smartedit_core::engine::{Engine, Precision};
+    use smartedit_core::tensor::HostTensor;
+    use smartedit_core::weights::WeightFile;
+
+    use super::*;
+    use crate::{CandleEngine, CandleTensor};
+
+    /// A file with one weight `[2, 4]` of each element type.
+    fn file(directory: &std::path::Path) -> WeightFile {
+        let values: Vec<f32> = (0..8).map(|i| i as f32 / 4.0).collect();
+        let wide: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let brain: Vec<u8> = values.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect();
+        let half: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let view = |dtype, data| TensorView::new(dtype, vec![2, 4], data).expect("eight values");
+        let tensors = [
+            ("f32", view(Dtype::F32, &wide)),
+            ("bf16", view(Dtype::BF16, &brain)),
+            ("f16", view(Dtype::F16, &half)),
+        ];
+        let path = directory.join("weights.safetensors");
+        safetensors::serialize_to_file(tensors, None, &path).expect("the file can be written");
+        WeightFile::open(&path).expect("the file is whole")
+    }
+
+    #[test]
+    fn weights_of_the_engine_s_precision_stay_in_the_file_and_others_are_converted() {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = file(directory.path());
+        for precision in [Precision::F32, Precision::Bf16] {
+            let engine = CandleEngine::new(Device::Cpu, precision);
+            for name in ["f32", "bf16", "f16"] {
+                let view = file.view(name, &[2, 4]).expect("the tensor is there");
+                let mapped = view.bytes().as_ptr();
+                let weight = engine.parameter(view).expect("the weight can be had");
+                match &weight {
+                    CandleTensor::Mapped(weight) => {
+                        assert_eq!(name, precision.to_string());
+                        assert_eq!(weight.0.bytes().as_ptr(), mapped);
+                    }
+                    CandleTensor::Owned(_) => assert_ne!(name, precision.to_string()),
+                }
+                let x = HostTensor::from(ndarray::arr2(&[[1.0f32, 2.0, 3.0, 4.0]]));
+                let x = engine.upload(&x).and_then(|x| engine.cast(&x)).expect("an upload");
+                let product = engine.linear(&x, &weight, None).and_then(|y| engine.download(&y));
+                let expected = HostTensor::from(ndarray::arr2(&[[5.0f32, 15.0]]));
+                assert_eq!(product.expect("a product"), expected, "{name} in {precision}");
+            }
+        }
+    }
+}

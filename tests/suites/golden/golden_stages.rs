@@ -1,11 +1,13 @@
 //! Every stage, through its named tensors, on converted weights.
 
+use std::path::Path;
+
 use ndarray::{Array1, ArrayD, Axis, s};
 use smartedit_core::engine::Precision;
 use smartedit_core::stage::{Session, StageKind};
 use smartedit_core::tensor::Tensors;
 use smartedit_tests::engines::Row;
-use smartedit_tests::golden::{Case, converted, load, pack};
+use smartedit_tests::golden::{Case, converted, load, open, pack};
 use smartedit_tests::tolerance::Tolerance;
 
 smartedit_tests::matrix!(row:
@@ -191,19 +193,18 @@ fn timesteps(value: f32) -> Array1<f32> {
     Array1::from_elem(3, value)
 }
 
-/// What the reference feeds the UNet in a step: the scaled latents beside the image latents.
-fn samples(case: &Case<'_>) -> Vec<ArrayD<f32>> {
-    let steps = case.steps();
+/// What the reference feeds the UNet in each step: timestep, and the scaled latents beside the image latents.
+fn steps(case: &Case<'_>, model: &Path) -> Vec<(f32, ArrayD<f32>)> {
+    let schedule = case.schedule(open(model).config());
     let mut samples = vec![case.tensor("unet_in_0")];
-    for step in 1..steps {
-        let sigma = pack().tensor(&format!("sched.{steps}.sigmas"))[[step]];
+    for (step, sigma) in schedule.levels().enumerate().take(case.steps()).skip(1) {
         let scaled = case.tensor(&format!("latents_{}", step - 1)) / (sigma * sigma + 1.0).sqrt();
         let scaled = ndarray::concatenate(Axis(0), &[scaled.view(), scaled.view(), scaled.view()]);
         let scaled = scaled.expect("three branches");
         let image = case.tensor("cfg_image_latents");
         samples.push(ndarray::concatenate(Axis(1), &[scaled.view(), image.view()]).expect("channels"));
     }
-    samples
+    schedule.timesteps().zip(samples).collect()
 }
 
 fn denoiser(row: &Row) {
@@ -213,9 +214,8 @@ fn denoiser(row: &Row) {
             .with("prompt_embeds", case.tensor("cfg_prompt_embeds"))
             .with("image_feature", image_feature(row, &case));
         run(session.as_mut(), &conditioning);
-        for (step, sample) in samples(&case).into_iter().enumerate() {
-            let timestep = timesteps(case.timesteps()[step]);
-            let inputs = Tensors::new().with("sample", sample).with("timestep", timestep);
+        for (step, (timestep, sample)) in steps(&case, &converted().smartedit()).into_iter().enumerate() {
+            let inputs = Tensors::new().with("sample", sample).with("timestep", timesteps(timestep));
             let found = output(&run(session.as_mut(), &inputs), "noise_prediction");
             let expected = case.tensor(&format!("unet_out_{step}"));
             check(row, &case, &format!("unet_out_{step}"), &found, &expected);
@@ -242,7 +242,7 @@ fn denoiser_without_image_feature(row: &Row) {
         let inputs = Tensors::new()
             .with("prompt_embeds", case.tensor("cfg_prompt_embeds"))
             .with("sample", case.tensor("unet_in_0"))
-            .with("timestep", timesteps(case.timesteps()[0]));
+            .with("timestep", timesteps(steps(&case, &converted().smartedit())[0].0));
         let outputs = run(session(row, StageKind::Denoiser).as_mut(), &inputs);
         check(row, &case, "unet_out_0_no_bim", &output(&outputs, "noise_prediction"), &expected);
     }
@@ -305,9 +305,10 @@ fn instruct_pix2pix_denoiser(row: &Row) {
     for case in pack().instruct_pix2pix_cases() {
         let mut session = instruct_pix2pix_session(row, StageKind::Denoiser);
         run(session.as_mut(), &Tensors::new().with("prompt_embeds", case.tensor("cfg_prompt_embeds")));
-        for (step, sample) in samples(&case).into_iter().enumerate() {
-            let timestep = timesteps(case.timesteps()[step]);
-            let inputs = Tensors::new().with("sample", sample).with("timestep", timestep);
+        for (step, (timestep, sample)) in
+            steps(&case, &converted().instruct_pix2pix()).into_iter().enumerate()
+        {
+            let inputs = Tensors::new().with("sample", sample).with("timestep", timesteps(timestep));
             let found = output(&run(session.as_mut(), &inputs), "noise_prediction");
             let expected = case.tensor(&format!("unet_out_{step}"));
             check(row, &case, &format!("unet_out_{step}"), &found, &expected);
