@@ -25,17 +25,13 @@ async fn denoising(server: &Running, request: EditRequest) -> EditStream {
 /// An edit that waits behind another one.
 async fn waiting(server: &Running) -> EditStream {
     let stream = server.client.edit_stream(request(1)).await.unwrap();
-    while server.client.deployment("").await.unwrap().queued == 0 {
-        tokio::task::yield_now().await;
-    }
+    server.until("one edit waits", |found| found.queued == 1).await;
     stream
 }
 
 /// Waits until the server has noticed that nobody waits in the queue any more.
 async fn nobody_waits(server: &Running) {
-    while server.client.deployment("").await.unwrap().queued > 0 {
-        tokio::task::yield_now().await;
-    }
+    server.until("nobody waits", |found| found.queued == 0).await;
 }
 
 /// Makes sure that work has ended before its end, and that the server goes on.

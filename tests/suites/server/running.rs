@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
-use smartedit_client::{Client, EditOptions, EditRequest, Resize, RetryPolicy};
+use smartedit_client::{Client, Deployment, EditOptions, EditRequest, Resize, RetryPolicy};
 use smartedit_proto::v1;
 use smartedit_proto::v1::smart_edit_service_client::SmartEditServiceClient;
 use smartedit_server::config::DeploymentConfig;
@@ -68,13 +69,18 @@ impl Running {
 
     /// Waits until the default deployment works on nothing and nothing waits for it.
     pub(crate) async fn idle(&self) {
-        loop {
-            let deployment = self.client.deployment("").await.unwrap();
-            if (deployment.queued, deployment.running) == (0, 0) {
-                return;
+        self.until("nothing is to do", |found| (found.queued, found.running) == (0, 0)).await;
+    }
+
+    /// Waits until this is so of the default deployment. The time only ends a test that would hang.
+    pub(crate) async fn until(&self, what: &str, so: impl Fn(&Deployment) -> bool) {
+        let asking = async {
+            while !so(&self.client.deployment("").await.unwrap()) {
+                tokio::task::yield_now().await;
             }
-            tokio::task::yield_now().await;
-        }
+        };
+        let answered = tokio::time::timeout(Duration::from_secs(120), asking).await;
+        assert!(answered.is_ok(), "never: {what}");
     }
 }
 
