@@ -24,6 +24,8 @@ pub struct EditOptions {
     pub template: Option<u32>,
     /// What counts as the image tokens of a reply.
     pub image_tokens: Option<ImageTokens>,
+    /// The generator that makes noise of the seed.
+    pub noise_source: Option<NoiseSource>,
     /// What the picture should not show; InstructPix2Pix models only.
     pub negative_prompt: Option<String>,
     /// After every how many steps a stream shows a preview; `None` or 0: never.
@@ -78,6 +80,15 @@ pub enum ImageTokens {
     Forced,
     /// The language model must emit every one itself.
     Free,
+}
+
+/// A generator of Gaussian noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoiseSource {
+    /// The server's own, documented generator.
+    ChaCha,
+    /// PyTorch's on CPU: a seed gives the noise that it gives in diffusers.
+    Torch,
 }
 
 /// File format of an edited picture.
@@ -157,6 +168,12 @@ impl From<EditOptions> for v1::EditOptions {
                 None => v1::ImageTokens::Unspecified,
                 Some(ImageTokens::Forced) => v1::ImageTokens::Forced,
                 Some(ImageTokens::Free) => v1::ImageTokens::Free,
+            }
+            .into(),
+            noise_source: match options.noise_source {
+                None => v1::NoiseSource::Unspecified,
+                Some(NoiseSource::ChaCha) => v1::NoiseSource::Chacha,
+                Some(NoiseSource::Torch) => v1::NoiseSource::Torch,
             }
             .into(),
             negative_prompt: options.negative_prompt,

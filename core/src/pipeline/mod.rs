@@ -10,6 +10,6 @@ mod request;
 
 pub use edit::{Edit, EditOutput, Progress};
 pub use model::{Model, ModelError};
-pub use request::{EditError, EditOptions, EditRequest, Resize};
+pub use request::{EditError, EditOptions, EditRequest, NoiseKind, Resize};
 
 pub use crate::decoding::ImageTokens;

@@ -6,7 +6,7 @@ use ndarray::Array4;
 use super::model::{Family, Model, SmartEdit};
 use crate::decoding::{Decoding, DecodingOptions, ImageTokens};
 use crate::diffusion::{
-    Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise,
+    Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise, TorchNoise,
 };
 use crate::model::{SchedulerKind, VaeConfig};
 use crate::picture::{self, PictureError};
@@ -29,6 +29,8 @@ pub struct EditRequest {
 pub struct EditOptions {
     /// Seed of all noise and of sampling from the language model.
     pub seed: u64,
+    /// The generator that makes noise of the seed.
+    pub noise: NoiseKind,
     /// Denoising steps.
     pub steps: Option<usize>,
     /// Guidance scale of the instruction.
@@ -53,6 +55,25 @@ pub struct EditOptions {
     pub initial_latents: Option<Array4<f32>>,
     /// Noise of unit variance for each step, instead of the seed's.
     pub step_noise: Option<Vec<Array4<f32>>>,
+}
+
+/// A generator of noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NoiseKind {
+    /// [`SeededNoise`].
+    #[default]
+    ChaCha,
+    /// [`TorchNoise`]: a seed gives the noise that it gives in PyTorch on a CPU.
+    Torch,
+}
+
+impl NoiseKind {
+    fn source(self, seed: u64) -> Box<dyn NoiseSource> {
+        match self {
+            Self::ChaCha => Box::new(SeededNoise::new(seed)),
+            Self::Torch => Box::new(TorchNoise::new(seed)),
+        }
+    }
 }
 
 /// How a picture comes to the size at which it is edited. Sides must be multiples of 8.
@@ -170,7 +191,7 @@ impl Prepared {
         image_latents: Array4<f32>,
     ) -> Result<Denoising, EditError> {
         let initial = self.options.initial_latents.take();
-        let mut seeded = SeededNoise::new(self.options.seed);
+        let mut seeded = self.options.noise.source(self.options.seed);
         let noise: Box<dyn NoiseSource> = match self.options.step_noise.take() {
             Some(steps) => {
                 let shape = image_latents.raw_dim();
@@ -184,7 +205,7 @@ impl Prepared {
                 };
                 Box::new(RecordedNoise::new(std::iter::once(first).chain(steps)))
             }
-            None => Box::new(seeded),
+            None => seeded,
         };
         debug_assert_eq!(image_latents.dim().1, model.sizes.vae.latent_channels);
         Ok(Denoising::new(self.schedule.clone(), self.guidance, image_latents, noise, initial)?)

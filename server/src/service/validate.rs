@@ -5,7 +5,7 @@ mod tensor;
 
 use smartedit_core::model::{ModelConfig, PipelineConfig, SchedulerKind};
 use smartedit_core::picture::{Alpha, DecodeOptions, Format, Limits as PictureLimits};
-use smartedit_core::pipeline::{EditOptions, ImageTokens};
+use smartedit_core::pipeline::{EditOptions, ImageTokens, NoiseKind};
 use smartedit_proto::v1;
 
 use super::edit::Order;
@@ -44,6 +44,7 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
     let resize = check.resize(&options, source.as_ref().ok().copied());
     let scheduler = check.scheduler(&options);
     let image_tokens = check.image_tokens(&options);
+    let noise = check.noise_source(&options);
     let steps = check.steps(&options);
     check.number("options.text_guidance", options.text_guidance);
     check.number("options.image_guidance", options.image_guidance);
@@ -66,6 +67,7 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
     let seed = options.seed.unwrap_or_else(|| fastrand::u32(..).into());
     let edit = EditOptions {
         seed,
+        noise,
         steps: options.steps.map(|steps| steps as usize),
         text_guidance: options.text_guidance,
         image_guidance: options.image_guidance,
@@ -125,6 +127,13 @@ impl Check<'_> {
             v1::Scheduler::EulerAncestral => Some(SchedulerKind::EulerAncestral),
             v1::Scheduler::Euler => Some(SchedulerKind::Euler),
             v1::Scheduler::Ddim => Some(SchedulerKind::Ddim),
+        }
+    }
+
+    fn noise_source(&mut self, options: &v1::EditOptions) -> NoiseKind {
+        match self.known("options.noise_source", options.noise_source) {
+            v1::NoiseSource::Unspecified | v1::NoiseSource::Chacha => NoiseKind::ChaCha,
+            v1::NoiseSource::Torch => NoiseKind::Torch,
         }
     }
 

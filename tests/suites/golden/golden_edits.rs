@@ -7,7 +7,9 @@
 use std::sync::Arc;
 
 use smartedit_core::engine::Precision;
-use smartedit_core::pipeline::{EditOptions, EditOutput, EditRequest, ImageTokens, Model, Progress, Resize};
+use smartedit_core::pipeline::{
+    EditOptions, EditOutput, EditRequest, ImageTokens, Model, NoiseKind, Progress, Resize,
+};
 use smartedit_core::stage::StageKind;
 use smartedit_tests::engines::Row;
 use smartedit_tests::golden::{Case, converted, load, load_with_reference_sums, pack};
@@ -17,7 +19,9 @@ smartedit_tests::matrix!(row:
     smartedit,
     smartedit_as_served,
     smartedit_with_free_image_tokens,
+    smartedit_from_its_seed,
     instruct_pix2pix,
+    instruct_pix2pix_from_its_seed,
     instruct_pix2pix_as_served,
 );
 
@@ -123,6 +127,38 @@ fn smartedit_with_free_image_tokens(row: &Row) {
             &output.image,
             case.bytes("image_u8").view(),
         );
+    }
+}
+
+/// No recorded noise: the reference's seed, and PyTorch's generator.
+fn from_its_seed(case: &Case<'_>, request: EditRequest) -> EditRequest {
+    let options = EditOptions {
+        seed: case.json()["torch_cpu_seed"].as_u64().expect("a seed"),
+        noise: NoiseKind::Torch,
+        initial_latents: None,
+        step_noise: None,
+        ..request.options
+    };
+    EditRequest { options, ..request }
+}
+
+fn smartedit_from_its_seed(row: &Row) {
+    let model = load_with_reference_sums(row, &converted().smartedit());
+    for case in pack().cases() {
+        let request = from_its_seed(&case, smartedit_request(&case));
+        let output = drive(row, &case, &model, request, Tolerance::Approximate);
+        let what = format!("{} {}", row.name, case.name());
+        Identical::Nearly.check(&what, &output.image, case.bytes("image_u8").view());
+    }
+}
+
+fn instruct_pix2pix_from_its_seed(row: &Row) {
+    let model = load_with_reference_sums(row, &converted().instruct_pix2pix());
+    for case in pack().instruct_pix2pix_cases() {
+        let request = from_its_seed(&case, instruct_pix2pix_request(&case));
+        let output = drive(row, &case, &model, request, Tolerance::Approximate);
+        let what = format!("{} {}", row.name, case.name());
+        Identical::Nearly.check(&what, &output.image, case.bytes("image_u8").view());
     }
 }
 

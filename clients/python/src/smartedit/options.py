@@ -10,6 +10,7 @@ from smartedit.v1 import edit_pb2
 
 ResizeMode: TypeAlias = Literal["keep", "stretch", "fit", "crop"]
 Scheduler: TypeAlias = Literal["euler_ancestral", "euler", "ddim"]
+NoiseSource: TypeAlias = Literal["chacha", "torch"]
 ImageTokens: TypeAlias = Literal["forced", "free"]
 OutputFormat: TypeAlias = Literal["png", "jpeg", "webp"]
 ExifOrientation: TypeAlias = Literal["apply", "ignore"]
@@ -48,6 +49,8 @@ class EditOptions(TypedDict, total=False):
     """Temperature at which the language model replies. Default: 0, greedy."""
     template: int | None
     """Index of the prompt template. Default: 0."""
+    noise_source: NoiseSource | None
+    """The generator that makes noise of the seed; `torch` is PyTorch's on CPU. Default: `chacha`."""
     image_tokens: ImageTokens | None
     """What counts as the image tokens of a reply."""
     negative_prompt: str | None
@@ -75,6 +78,7 @@ class EditOptions(TypedDict, total=False):
 _ENUMS: Mapping[str, EnumTypeWrapper] = {
     "resize_mode": edit_pb2.ResizeMode,
     "scheduler": edit_pb2.Scheduler,
+    "noise_source": edit_pb2.NoiseSource,
     "image_tokens": edit_pb2.ImageTokens,
     "output_format": edit_pb2.OutputFormat,
     "exif_orientation": edit_pb2.ExifOrientation,

@@ -34,6 +34,9 @@ pub(super) struct Options {
     /// Sampler [default: the model's]
     #[arg(long, value_enum)]
     scheduler: Option<Scheduler>,
+    /// Generator that makes noise of the seed; torch: as in diffusers on a CPU [default: chacha]
+    #[arg(long, value_enum)]
+    noise: Option<Noise>,
     /// Temperature of the language model's reply; 0 is greedy [default: 0]
     #[arg(long, allow_negative_numbers = true)]
     temperature: Option<f32>,
@@ -76,6 +79,12 @@ enum Scheduler {
     Ddim,
 }
 
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Noise {
+    Chacha,
+    Torch,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Png,
@@ -108,6 +117,10 @@ impl Options {
                 Scheduler::EulerAncestral => client::Scheduler::EulerAncestral,
                 Scheduler::Euler => client::Scheduler::Euler,
                 Scheduler::Ddim => client::Scheduler::Ddim,
+            }),
+            noise_source: self.noise.map(|noise| match noise {
+                Noise::Chacha => client::NoiseSource::ChaCha,
+                Noise::Torch => client::NoiseSource::Torch,
             }),
             temperature: self.temperature,
             template: self.template,

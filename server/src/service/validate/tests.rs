@@ -93,6 +93,7 @@ fn single_values() {
         (v1::EditOptions { output_format: 77, ..Default::default() }, "options.output_format"),
         (v1::EditOptions { resize_mode: -1, ..Default::default() }, "options.resize_mode"),
         (v1::EditOptions { image_tokens: 77, ..Default::default() }, "options.image_tokens"),
+        (v1::EditOptions { noise_source: 77, ..Default::default() }, "options.noise_source"),
         (v1::EditOptions { exif_orientation: 77, ..Default::default() }, "options.exif_orientation"),
         (v1::EditOptions { alpha_mode: 77, ..Default::default() }, "options.alpha_mode"),
         (v1::EditOptions { template: Some(1), ..Default::default() }, "options.template"),

@@ -32,6 +32,12 @@ class ImageTokens(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     IMAGE_TOKENS_FORCED: _ClassVar[ImageTokens]
     IMAGE_TOKENS_FREE: _ClassVar[ImageTokens]
 
+class NoiseSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    NOISE_SOURCE_UNSPECIFIED: _ClassVar[NoiseSource]
+    NOISE_SOURCE_CHACHA: _ClassVar[NoiseSource]
+    NOISE_SOURCE_TORCH: _ClassVar[NoiseSource]
+
 class OutputFormat(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     OUTPUT_FORMAT_UNSPECIFIED: _ClassVar[OutputFormat]
@@ -62,6 +68,9 @@ SCHEDULER_DDIM: Scheduler
 IMAGE_TOKENS_UNSPECIFIED: ImageTokens
 IMAGE_TOKENS_FORCED: ImageTokens
 IMAGE_TOKENS_FREE: ImageTokens
+NOISE_SOURCE_UNSPECIFIED: NoiseSource
+NOISE_SOURCE_CHACHA: NoiseSource
+NOISE_SOURCE_TORCH: NoiseSource
 OUTPUT_FORMAT_UNSPECIFIED: OutputFormat
 OUTPUT_FORMAT_PNG: OutputFormat
 OUTPUT_FORMAT_JPEG: OutputFormat
@@ -74,7 +83,7 @@ ALPHA_MODE_WHITE: AlphaMode
 ALPHA_MODE_DROP: AlphaMode
 
 class EditOptions(_message.Message):
-    __slots__ = ("seed", "steps", "text_guidance", "image_guidance", "resolution", "resize_mode", "scheduler", "temperature", "template", "image_tokens", "negative_prompt", "preview_interval", "output_format", "output_quality", "keep_on_disconnect", "exif_orientation", "alpha_mode", "control_tokens", "replay")
+    __slots__ = ("seed", "steps", "text_guidance", "image_guidance", "resolution", "resize_mode", "scheduler", "temperature", "template", "image_tokens", "negative_prompt", "preview_interval", "output_format", "output_quality", "keep_on_disconnect", "exif_orientation", "alpha_mode", "control_tokens", "replay", "noise_source")
     SEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_GUIDANCE_FIELD_NUMBER: _ClassVar[int]
@@ -94,6 +103,7 @@ class EditOptions(_message.Message):
     ALPHA_MODE_FIELD_NUMBER: _ClassVar[int]
     CONTROL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     REPLAY_FIELD_NUMBER: _ClassVar[int]
+    NOISE_SOURCE_FIELD_NUMBER: _ClassVar[int]
     seed: int
     steps: int
     text_guidance: float
@@ -113,7 +123,8 @@ class EditOptions(_message.Message):
     alpha_mode: AlphaMode
     control_tokens: bool
     replay: Replay
-    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ..., temperature: _Optional[float] = ..., template: _Optional[int] = ..., image_tokens: _Optional[_Union[ImageTokens, str]] = ..., negative_prompt: _Optional[str] = ..., preview_interval: _Optional[int] = ..., output_format: _Optional[_Union[OutputFormat, str]] = ..., output_quality: _Optional[int] = ..., keep_on_disconnect: bool = ..., exif_orientation: _Optional[_Union[ExifOrientation, str]] = ..., alpha_mode: _Optional[_Union[AlphaMode, str]] = ..., control_tokens: bool = ..., replay: _Optional[_Union[Replay, _Mapping]] = ...) -> None: ...
+    noise_source: NoiseSource
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ..., temperature: _Optional[float] = ..., template: _Optional[int] = ..., image_tokens: _Optional[_Union[ImageTokens, str]] = ..., negative_prompt: _Optional[str] = ..., preview_interval: _Optional[int] = ..., output_format: _Optional[_Union[OutputFormat, str]] = ..., output_quality: _Optional[int] = ..., keep_on_disconnect: bool = ..., exif_orientation: _Optional[_Union[ExifOrientation, str]] = ..., alpha_mode: _Optional[_Union[AlphaMode, str]] = ..., control_tokens: bool = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., noise_source: _Optional[_Union[NoiseSource, str]] = ...) -> None: ...
 
 class Resolution(_message.Message):
     __slots__ = ("width", "height")
