@@ -74,8 +74,7 @@ pub mod candle {
 
     /// The engine in `f32`.
     pub fn engine() -> smartedit_candle::CandleEngine {
-        let precision = smartedit_core::engine::Precision::F32;
-        smartedit_candle::CandleEngine::new(candle_core::Device::Cpu, precision)
+        smartedit_candle::CandleEngine::cpu(smartedit_core::engine::Precision::F32)
     }
 }
 

@@ -26,6 +26,11 @@ impl CandleEngine {
         };
         Self { device, dtype }
     }
+
+    /// An engine on the CPU.
+    pub fn cpu(precision: Precision) -> Self {
+        Self::new(Device::Cpu, precision)
+    }
 }
 
 impl Engine for CandleEngine {

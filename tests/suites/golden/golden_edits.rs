@@ -43,7 +43,7 @@ fn smartedit_request(case: &Case<'_>) -> EditRequest {
     let options = EditOptions {
         text_guidance: Some(7.5),
         image_guidance: Some(1.5),
-        resize: size(&case.json()["res"]),
+        resize: Some(size(&case.json()["res"]).unwrap_or(Resize::Keep)),
         template: case.json()["tmpl"].as_u64().expect("an index") as usize,
         control_tokens: true,
         ..replay(case)

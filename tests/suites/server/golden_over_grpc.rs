@@ -59,7 +59,7 @@ async fn golden_smartedit_over_grpc() {
         let options = EditOptions {
             text_guidance: Some(7.5),
             image_guidance: Some(1.5),
-            resize: stretch(&case.json()["res"]).unwrap_or_default(),
+            resize: stretch(&case.json()["res"]).unwrap_or(Resize::Keep),
             template: case.json()["tmpl"].as_u64().map(|index| u32::try_from(index).unwrap()),
             control_tokens: true,
             ..replay(&case)
