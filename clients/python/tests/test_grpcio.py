@@ -66,7 +66,9 @@ def test_an_edit(server: Server, picture: Image.Image) -> None:
         assert Image.open(io.BytesIO(response.result.image)).size == (64, 64)
 
 
-@pytest.mark.parametrize("field", ["scheduler", "resize_mode", "output_format", "image_tokens", "noise_source", "alpha_mode"])
+@pytest.mark.parametrize(
+    "field", ["scheduler", "resize_mode", "output_format", "image_tokens", "noise_source", "alpha_mode"]
+)
 def test_an_unknown_enum_value_is_refused(server: Server, picture: Image.Image, field: str) -> None:
     options = edit_pb2.EditOptions()
     setattr(options, field, 77)
