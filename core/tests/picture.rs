@@ -12,11 +12,11 @@ use image::{ImageEncoder, Rgb, RgbImage};
 use ndarray::{Array4, Ix4};
 use proptest::prelude::*;
 use smartedit_core::model::{Activation, VisionConfig};
+use smartedit_core::picture::Resize;
 use smartedit_core::picture::{
     Alpha, DecodeOptions, Filter, Format, Limits, PictureError, decode, encode, floor_sides, from_tensor,
     pixel_values, prepare, prepared_size, resize, to_tensor,
 };
-use smartedit_core::pipeline::Resize;
 use support::{Pack, json, relative_difference};
 
 /// How the reference reads pictures.

@@ -84,31 +84,20 @@ pub mod candle {
 /// `impl Engine`. The tests are named `candle::a` and so on.
 #[macro_export]
 macro_rules! matrix {
-    (row: $($case:ident),+ $(,)?) => {
+    ($kind:ident: $($case:ident),+ $(,)?) => {
         #[cfg(feature = "candle")]
         mod candle {
-            $(
-                #[test]
-                fn $case() {
-                    let row = $crate::engines::candle::row();
-                    if !row.excused(stringify!($case)) {
-                        super::$case(&row);
-                    }
-                }
-            )+
+            $crate::matrix!(@tests candle $kind $($case)+);
         }
     };
-    (engine: $($case:ident),+ $(,)?) => {
-        #[cfg(feature = "candle")]
-        mod candle {
-            $(
-                #[test]
-                fn $case() {
-                    if !$crate::engines::candle::row().excused(stringify!($case)) {
-                        super::$case(&$crate::engines::candle::engine());
-                    }
+    (@tests $engine:ident $kind:ident $($case:ident)+) => {
+        $(
+            #[test]
+            fn $case() {
+                if !$crate::engines::$engine::row().excused(stringify!($case)) {
+                    super::$case(&$crate::engines::$engine::$kind());
                 }
-            )+
-        }
+            }
+        )+
     };
 }

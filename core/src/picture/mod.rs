@@ -12,7 +12,7 @@ mod tensor;
 
 pub use decode::{Alpha, DecodeOptions, Limits, decode, dimensions};
 pub use encode::{Format, encode};
-pub use prepare::{SIDE_MULTIPLE, floor_sides, prepare, prepared_size};
+pub use prepare::{Resize, SIDE_MULTIPLE, floor_sides, prepare, prepared_size};
 pub use resample::{Filter, resize};
 pub use tensor::{from_tensor, pixel_values, to_tensor};
 

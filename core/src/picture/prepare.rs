@@ -4,10 +4,37 @@ use image::RgbImage;
 use image::imageops::crop_imm;
 
 use super::{Filter, PictureError, resize};
-use crate::pipeline::Resize;
 
 /// What the sides of an edited picture are multiples of: the VAE's latents are an eighth as large.
 pub const SIDE_MULTIPLE: u32 = 8;
+
+/// How a picture comes to the size at which it is edited. Sides must be multiples of 8.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Resize {
+    /// The picture's own size, each side floored to a multiple of 8.
+    Keep,
+    /// Exactly this size; the aspect ratio is not kept.
+    Stretch {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+    },
+    /// The largest size within this one that keeps the aspect ratio (sides floored to multiples of 8).
+    Fit {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+    },
+    /// Exactly this size, of the largest centred part with its aspect ratio.
+    Crop {
+        /// In pixels.
+        width: u32,
+        /// In pixels.
+        height: u32,
+    },
+}
 
 /// The size that a picture of this size gets.
 pub fn prepared_size(width: u32, height: u32, resize: Resize) -> Result<(u32, u32), PictureError> {

@@ -10,6 +10,7 @@ mod request;
 
 pub use edit::{Edit, EditOutput, Progress};
 pub use model::{Model, ModelError};
-pub use request::{EditError, EditOptions, EditRequest, NoiseKind, Resize};
+pub use request::{EditError, EditOptions, EditRequest, NoiseKind};
 
 pub use crate::decoding::ImageTokens;
+pub use crate::picture::Resize;

@@ -9,7 +9,7 @@ use crate::diffusion::{
     Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise, TorchNoise,
 };
 use crate::model::{SchedulerKind, VaeConfig};
-use crate::picture::{self, PictureError};
+use crate::picture::{self, PictureError, Resize};
 use crate::stage::{StageError, StageKind};
 use crate::text::{Prompt, TextError};
 
@@ -74,34 +74,6 @@ impl NoiseKind {
             Self::Torch => Box::new(TorchNoise::new(seed)),
         }
     }
-}
-
-/// How a picture comes to the size at which it is edited. Sides must be multiples of 8.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resize {
-    /// The picture's own size, each side floored to a multiple of 8.
-    Keep,
-    /// Exactly this size; the aspect ratio is not kept.
-    Stretch {
-        /// In pixels.
-        width: u32,
-        /// In pixels.
-        height: u32,
-    },
-    /// The largest size within this one that keeps the aspect ratio (sides floored to multiples of 8).
-    Fit {
-        /// In pixels.
-        width: u32,
-        /// In pixels.
-        height: u32,
-    },
-    /// Exactly this size, of the largest centred part with its aspect ratio.
-    Crop {
-        /// In pixels.
-        width: u32,
-        /// In pixels.
-        height: u32,
-    },
 }
 
 /// A request that has been checked, with the model's defaults filled in.
