@@ -236,7 +236,7 @@ impl Edit {
         let pixels = picture::to_tensor(&self.prepared.source);
         let mut outputs = self.run(kind, &Tensors::new().with("image", pixels))?;
         let latents = four_dimensional(take(&mut outputs, kind, "latents")?, kind)?;
-        let denoising = Box::new(self.prepared.denoising(&self.model, latents)?);
+        let denoising = Box::new(self.prepared.denoising(latents)?);
         let session = self.model.required(StageKind::Denoiser).session();
         Ok(Phase::Denoiser { session, denoising, conditioning: Some(conditioning) })
     }

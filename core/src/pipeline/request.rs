@@ -157,11 +157,7 @@ impl Prepared {
     }
 
     /// The denoising loop, to be run.
-    pub(super) fn denoising(
-        &mut self,
-        model: &Model,
-        image_latents: Array4<f32>,
-    ) -> Result<Denoising, EditError> {
+    pub(super) fn denoising(&mut self, image_latents: Array4<f32>) -> Result<Denoising, EditError> {
         let initial = self.options.initial_latents.take();
         let mut seeded = self.options.noise.source(self.options.seed);
         let noise: Box<dyn NoiseSource> = match self.options.step_noise.take() {
@@ -179,7 +175,6 @@ impl Prepared {
             }
             None => seeded,
         };
-        debug_assert_eq!(image_latents.dim().1, model.sizes.vae.latent_channels);
         Ok(Denoising::new(self.schedule.clone(), self.guidance, image_latents, noise, initial)?)
     }
 }
