@@ -15,7 +15,10 @@
 //! `logits_from` (default 0) is the first of the fed positions whose logits are wanted. The denoiser's session
 //! keeps what depends on the conditioning alone; a call may give the conditioning, a step, or both.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -85,12 +88,67 @@ pub struct StageOptions {
     pub device: String,
     /// Element type of weights and activations.
     pub precision: Precision,
+    /// Threads that compute the stage; without it, as many as the engine takes by itself.
+    pub threads: Option<NonZeroUsize>,
+    /// The user's own program for the stage, in place of this crate's network.
+    pub program: Option<Program>,
+    /// Execution providers of ONNX Runtime, in order of preference; without any, the device's own.
+    pub providers: Vec<Provider>,
+    /// How far ONNX Runtime rewrites the graph.
+    pub graph_optimization: GraphOptimization,
 }
 
 impl Default for StageOptions {
     fn default() -> Self {
-        Self { device: "cpu".to_owned(), precision: Precision::F32 }
+        Self {
+            device: "cpu".to_owned(),
+            precision: Precision::F32,
+            threads: None,
+            program: None,
+            providers: Vec::new(),
+            graph_optimization: GraphOptimization::default(),
+        }
     }
+}
+
+/// A file in the engine's own format (TorchScript, ONNX) that computes a stage.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// The file.
+    pub file: PathBuf,
+    /// The program's name of each of the stage's inputs, where it differs.
+    #[serde(default)]
+    pub inputs: BTreeMap<String, String>,
+    /// The program's name of each of the stage's outputs, where it differs.
+    #[serde(default)]
+    pub outputs: BTreeMap<String, String>,
+}
+
+/// An execution provider of ONNX Runtime.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Provider {
+    /// `cuda`, `tensorrt`, `openvino` or `cpu`.
+    pub name: String,
+    /// The provider's own options, in ONNX Runtime's spelling.
+    #[serde(default)]
+    pub options: BTreeMap<String, String>,
+}
+
+/// How far ONNX Runtime rewrites a graph before it runs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GraphOptimization {
+    /// Not at all.
+    Disabled,
+    /// Removal of what is redundant, folding of constants.
+    Basic,
+    /// Also fusion of nodes.
+    Extended,
+    /// Also changes of memory layout.
+    #[default]
+    All,
 }
 
 /// What computes a stage, as reported to users.
@@ -104,6 +162,8 @@ pub struct StageInfo {
     pub device: String,
     /// Element type of weights and activations.
     pub precision: Precision,
+    /// The execution provider that really computes it, on engines that have several.
+    pub provider: Option<String>,
     /// Bytes of the stage's parameters in its weight file.
     pub weight_bytes: u64,
 }

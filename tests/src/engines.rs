@@ -50,6 +50,7 @@ fn load_with_reference_sums<E: Engine + 'static>(
         engine: "reference sums",
         device: "cpu".to_owned(),
         precision: Precision::F32,
+        provider: None,
         weight_bytes: weights.tensor_bytes(),
     };
     let engine = ReferenceSums::new(Box::leak(Box::new(engine)));

@@ -46,6 +46,7 @@ impl Backend for CandleBackend {
             engine: NAME,
             device: options.device.clone(),
             precision: options.precision,
+            provider: None,
             weight_bytes: weights.tensor_bytes(),
         };
         stages::load(Arc::new(engine), config, weights, info)

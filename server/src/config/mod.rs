@@ -171,7 +171,7 @@ impl DeploymentConfig {
         let engine = own.and_then(|own| own.engine.as_ref()).unwrap_or(&self.engine);
         let device = own.and_then(|own| own.device.as_ref()).unwrap_or(&self.device);
         let precision = own.and_then(|own| own.precision).unwrap_or(self.precision);
-        (engine, StageOptions { device: device.clone(), precision })
+        (engine, StageOptions { device: device.clone(), precision, ..StageOptions::default() })
     }
 }
 
