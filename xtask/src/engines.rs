@@ -157,10 +157,8 @@ impl Wheel {
         let path = self.find(wheels)?;
         let mut archive =
             ZipArchive::new(File::open(&path)?).with_context(|| format!("{} is no wheel", path.display()))?;
-        let names = archive
-            .file_names()
-            .map(|name| name.map(Cow::into_owned))
-            .collect::<Result<Vec<_>, _>>()?;
+        let names =
+            archive.file_names().map(|name| name.map(Cow::into_owned)).collect::<Result<Vec<_>, _>>()?;
         for (member, target) in self.members {
             let mut found = false;
             for name in names.iter().filter(|name| !name.ends_with('/')) {

@@ -24,6 +24,7 @@ pub struct Unet<T> {
 
 /// What a denoising loop needs of its conditioning in every step: keys and values of each transformer, in the
 /// order in which the network meets them.
+#[derive(Clone)]
 pub struct PreparedContext<T>(Vec<KeyValue<T>>);
 
 impl<T> PreparedContext<T> {

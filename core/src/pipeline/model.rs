@@ -7,13 +7,13 @@ use std::sync::Arc;
 use ndarray::{Array2, ArrayD};
 
 use crate::model::{
-    DirectoryError, InteractionConfig, ModelConfig, ModelDirectory, NetworkConfig, PipelineConfig,
-    PromptConfig, TextConfig, UnetConfig, VaeConfig, VisionConfig,
+    DirectoryError, InteractionConfig, LlamaConfig, ModelConfig, ModelDirectory, NetworkConfig,
+    PipelineConfig, PromptConfig, TextConfig, UnetConfig, VaeConfig, VisionConfig,
 };
 use crate::pipeline::{Edit, EditError, EditRequest};
 use crate::stage::{LoadError, Stage, StageError, StageInfo, StageKind};
 use crate::tensor::Tensors;
-use crate::text::{ClipTokenizer, LlamaTokenizer, TextError};
+use crate::text::{ClipTokenizer, LlamaTokenizer, TextError, reply_tokens};
 use crate::weights::WeightFile;
 
 /// A model cannot be loaded.
@@ -62,8 +62,33 @@ pub(super) struct SmartEdit {
     pub(super) vision: VisionConfig,
     pub(super) tokenizer: LlamaTokenizer,
     pub(super) prompt: PromptConfig,
+    /// Replies that are expected of any template, and the reply that each template was trained with, as tokens.
+    replies: Replies,
+    /// Positions that the language model has.
+    pub(super) max_positions: usize,
     /// The text encoder's states of the empty text, `[1, n, c]`.
     pub(super) null_embeds: ArrayD<f32>,
+}
+
+struct Replies {
+    any: Vec<Vec<u32>>,
+    trained: Vec<Vec<u32>>,
+}
+
+impl Replies {
+    fn new(prompt: &PromptConfig, tokenizer: &LlamaTokenizer) -> Result<Self, TextError> {
+        let any = prompt.replies.iter().map(|reply| reply_tokens(reply, tokenizer));
+        let trained = prompt.templates.iter().map(|template| reply_tokens(&template.gpt, tokenizer));
+        Ok(Self { any: any.collect::<Result<_, _>>()?, trained: trained.collect::<Result<_, _>>()? })
+    }
+}
+
+impl SmartEdit {
+    /// What the reply to a template may be, the likeliest first.
+    pub(super) fn drafts(&self, template: usize) -> Vec<Vec<u32>> {
+        let Replies { any, trained } = &self.replies;
+        any.iter().chain(trained.get(template)).chain(trained).cloned().collect()
+    }
 }
 
 impl Model {
@@ -88,11 +113,18 @@ impl Model {
         let family = match &config.pipeline {
             PipelineConfig::SmartEdit { tokenizer, prompt, .. } => {
                 let tokenizer = LlamaTokenizer::from_file(&directory.path().join(tokenizer))?;
-                check_vocabulary(&config, &tokenizer)?;
+                let (model, words) = (llama(&config)?.vocab_size, tokenizer.vocab_size());
+                agree("vocabulary", ("language model", model), ("tokenizer", words))?;
                 let ids = clip_tokenizer.encode("", sizes.text.max_positions)?;
                 let null_embeds = text_embeds(&stages, vec![ids])?;
-                let (vision, prompt) = (vision(&config)?, prompt.clone());
-                Family::SmartEdit(Box::new(SmartEdit { vision, tokenizer, prompt, null_embeds }))
+                Family::SmartEdit(Box::new(SmartEdit {
+                    vision: vision(&config)?,
+                    replies: Replies::new(prompt, &tokenizer)?,
+                    tokenizer,
+                    prompt: prompt.clone(),
+                    max_positions: llama(&config)?.max_positions,
+                    null_embeds,
+                }))
             }
             PipelineConfig::InstructPix2Pix { .. } => Family::InstructPix2Pix,
         };
@@ -163,9 +195,7 @@ fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
 fn check_smartedit(config: &ModelConfig, unet: &UnetConfig) -> Result<(), ModelError> {
     let vision = vision(config)?;
     let features = (vision.image_size / vision.patch_size.max(1)).pow(2);
-    if let Some(NetworkConfig::LanguageModel(llama)) = network(config, StageKind::LanguageModel) {
-        agree("width", ("language model", llama.vision_size), ("vision encoder", vision.hidden_size))?;
-    }
+    agree("width", ("language model", llama(config)?.vision_size), ("vision encoder", vision.hidden_size))?;
     let Some(NetworkConfig::Connector(connector)) = network(config, StageKind::Connector) else {
         return Ok(());
     };
@@ -184,15 +214,6 @@ fn agree(what: &str, a: (&str, usize), b: (&str, usize)) -> Result<(), ModelErro
         return Ok(());
     }
     Err(ModelError::Inconsistent(format!("{what}: {} has {}, {} has {}", a.0, a.1, b.0, b.1)))
-}
-
-fn check_vocabulary(config: &ModelConfig, tokenizer: &LlamaTokenizer) -> Result<(), ModelError> {
-    match network(config, StageKind::LanguageModel) {
-        Some(NetworkConfig::LanguageModel(llama)) => {
-            agree("vocabulary", ("language model", llama.vocab_size), ("tokenizer", tokenizer.vocab_size()))
-        }
-        _ => Ok(()),
-    }
 }
 
 fn network(config: &ModelConfig, kind: StageKind) -> Option<&NetworkConfig> {
@@ -221,6 +242,13 @@ fn unet(config: &ModelConfig) -> Result<UnetConfig, ModelError> {
     match network(config, StageKind::Denoiser) {
         Some(NetworkConfig::Denoiser(unet)) => Ok(unet.clone()),
         _ => Err(lacks(StageKind::Denoiser)),
+    }
+}
+
+fn llama(config: &ModelConfig) -> Result<LlamaConfig, ModelError> {
+    match network(config, StageKind::LanguageModel) {
+        Some(NetworkConfig::LanguageModel(llama)) => Ok(llama.clone()),
+        _ => Err(lacks(StageKind::LanguageModel)),
     }
 }
 

@@ -150,7 +150,8 @@ impl Prepared {
             image_tokens: self.options.image_tokens,
             temperature: self.options.temperature,
             seed: self.options.seed,
-            draft: special.image_tokens().collect(),
+            drafts: smartedit.drafts(self.options.template),
+            max_positions: smartedit.max_positions,
             ..DecodingOptions::default()
         };
         Ok(Decoding::new(prompt, image_features, special, options))

@@ -25,6 +25,7 @@ impl Denoise {
 }
 
 /// The conditioning of an edit.
+#[derive(Clone)]
 pub(super) struct Prepared<T> {
     context: PreparedContext<T>,
     batch: usize,

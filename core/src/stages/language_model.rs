@@ -27,6 +27,7 @@ impl Llama {
 }
 
 /// Keys and values of the positions fed so far.
+#[derive(Clone)]
 pub(super) struct Cache<T> {
     layers: Option<Vec<KeyValue<T>>>,
     length: usize,

@@ -66,7 +66,7 @@ fn place<E: Engine + 'static, N: Send + Sync + 'static, R: Run<E, N>>(
 /// How a network is run on named tensors.
 trait Run<E: Engine, N>: Send + Sync + 'static {
     /// What a session keeps between calls.
-    type State: Default + Send + 'static;
+    type State: Default + Clone + Send + 'static;
 
     fn run(&self, network: &N, state: &mut Self::State, call: &Call<'_, E>) -> Result<Tensors, StageError>;
 }
@@ -106,5 +106,9 @@ impl<E: Engine + 'static, N: Send + Sync + 'static, R: Run<E, N>> Session for En
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError> {
         let call = Call::new(self.loaded.engine.as_ref(), self.kind, inputs);
         self.loaded.run.run(&self.loaded.network, &mut self.state, &call)
+    }
+
+    fn fork(&self) -> Option<Box<dyn Session>> {
+        Some(Box::new(Self { loaded: self.loaded.clone(), kind: self.kind, state: self.state.clone() }))
     }
 }
