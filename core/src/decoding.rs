@@ -56,6 +56,13 @@ impl Default for DecodingOptions {
     }
 }
 
+impl DecodingOptions {
+    /// Whether the likeliest token is taken, so that the seed is of no consequence.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature < 1e-4
+    }
+}
+
 /// What the language model is to be fed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DecodingInput {
@@ -252,7 +259,7 @@ impl Decoding {
         if let Some(id) = self.forced() {
             return id;
         }
-        let id = if self.options.temperature < 1e-4 {
+        let id = if self.options.is_greedy() {
             argmax(logits)
         } else {
             sample(logits, self.options.temperature, &mut self.rng)

@@ -6,12 +6,15 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD};
 
+use super::caching::{Caching, KEPT, identity};
+use super::prefix::Prefixes;
+use crate::cache::StageCache;
 use crate::model::{
     DirectoryError, InteractionConfig, LlamaConfig, ModelConfig, ModelDirectory, NetworkConfig,
     PipelineConfig, PromptConfig, TextConfig, UnetConfig, VaeConfig, VisionConfig,
 };
 use crate::pipeline::{Edit, EditError, EditRequest};
-use crate::stage::{LoadError, Stage, StageError, StageInfo, StageKind};
+use crate::stage::{LoadError, Stage, StageError, StageInfo, StageKind, StageOptions};
 use crate::tensor::Tensors;
 use crate::text::{ClipTokenizer, LlamaTokenizer, TextError, reply_tokens};
 use crate::weights::WeightFile;
@@ -31,6 +34,14 @@ pub enum ModelError {
     /// A stage failed on its first run.
     #[error(transparent)]
     Run(#[from] StageError),
+    /// What computes a stage cannot be told.
+    #[error("cannot read the program of {stage}: {source}")]
+    Identity {
+        /// The stage.
+        stage: StageKind,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// Stages, tokenizers and pipeline of the directory do not fit together.
     #[error("the model is inconsistent: {0}")]
     Inconsistent(String),
@@ -43,6 +54,8 @@ pub struct Model {
     pub(super) sizes: Sizes,
     pub(super) clip_tokenizer: ClipTokenizer,
     pub(super) family: Family,
+    pub(super) caching: Option<Caching>,
+    pub(super) prefixes: Option<Prefixes>,
 }
 
 /// What an edit needs to know of the networks.
@@ -128,7 +141,42 @@ impl Model {
             }
             PipelineConfig::InstructPix2Pix { .. } => Family::InstructPix2Pix,
         };
-        Ok(Self { config, stages, sizes, clip_tokenizer, family })
+        Ok(Self { config, stages, sizes, clip_tokenizer, family, caching: None, prefixes: None })
+    }
+
+    /// Keeps what the stages before the denoiser make in a cache, which may be shared with other models. `options`
+    /// are those with which a stage was loaded: together with the weights' digests they tell what computes a result.
+    ///
+    /// # Errors
+    /// A stage's program cannot be read.
+    pub fn with_cache(
+        mut self,
+        cache: Arc<StageCache>,
+        options: impl Fn(StageKind) -> StageOptions,
+    ) -> Result<Self, ModelError> {
+        let mut identities = BTreeMap::new();
+        for stage in self.stages.values().map(|stage| stage.info()).filter(|info| KEPT.contains(&info.kind)) {
+            let identity = identity(&self.config, stage, &options(stage.kind));
+            let identity = identity.map_err(|source| ModelError::Identity { stage: stage.kind, source })?;
+            identities.insert(stage.kind, identity);
+        }
+        self.caching = Some(Caching { cache, identities });
+        Ok(self)
+    }
+
+    /// Keeps the language model's keys and values of prompts' beginnings (the text before the picture; that and the
+    /// picture), so many bytes of them at most, where the stage is computed. With 0, or where the language model's
+    /// engine cannot share them, whole prompts are fed in one pass instead.
+    #[must_use]
+    pub fn with_prefixes(mut self, max_bytes: usize) -> Self {
+        let stage = self.stage(StageKind::LanguageModel);
+        let can = max_bytes > 0 && stage.is_some_and(|stage| stage.session().fork().is_some());
+        let precision = stage.map(|stage| stage.info().precision).unwrap_or_default();
+        self.prefixes = match llama(&self.config) {
+            Ok(config) if can => Some(Prefixes::new(max_bytes, &config, precision)),
+            _ => None,
+        };
+        self
     }
 
     /// The content of `model.json`.

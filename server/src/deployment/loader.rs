@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smartedit_core::cache::StageCache;
 use smartedit_core::pipeline::{Model, ModelError};
 use smartedit_core::stage::{LoadError, StageKind};
 
-use crate::config::DeploymentConfig;
+use crate::config::{CacheConfig, DeploymentConfig};
 use crate::engines::Engines;
 use crate::work::Editor;
 
@@ -32,8 +33,21 @@ impl NotLoaded {
     }
 }
 
-/// Loads stages on the engines of this build.
-pub struct EngineLoader(pub Engines);
+/// Loads stages on engines. All models share a cache of what stages make.
+pub struct EngineLoader {
+    engines: Engines,
+    /// `None` where nothing is kept.
+    cache: Option<Arc<StageCache>>,
+    max_prefix_bytes: usize,
+}
+
+impl EngineLoader {
+    /// Loads stages on these engines, with a cache of its own.
+    pub fn new(engines: Engines, config: &CacheConfig) -> Self {
+        let cache = (config.max_bytes > 0).then(|| StageCache::new(config.max_bytes));
+        Self { engines, cache, max_prefix_bytes: config.max_prefix_bytes }
+    }
+}
 
 impl Loader for EngineLoader {
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
@@ -41,7 +55,7 @@ impl Loader for EngineLoader {
         for kind in StageKind::ALL {
             let (engine, options) = config.stage(kind);
             let backend = self
-                .0
+                .engines
                 .get(engine)
                 .map_err(|error| NotLoaded { public: error.to_string(), source: error.into() })?;
             stages.insert(kind, (backend, options));
@@ -52,6 +66,13 @@ impl Loader for EngineLoader {
             tracing::debug!(stage = kind.name(), engine = backend.name(), "loading");
             backend.load(network, weights, options)
         });
+        let model = model.map(|model| model.with_prefixes(self.max_prefix_bytes));
+        let model = match &self.cache {
+            Some(cache) => {
+                model.and_then(|model| model.with_cache(cache.clone(), |kind| config.stage(kind).1))
+            }
+            None => model,
+        };
         match model {
             Ok(model) => Ok(Arc::new(model)),
             // These words come from an engine: what is missing and how to get it.
