@@ -3,7 +3,9 @@
 //! A network's constructor asks a [`Weights`] scope for each parameter by name and shape. What stands behind it
 //! differs: a memory-mapped safetensors file whose tensors go to an engine ([`EngineWeights`]), or a
 //! [`Manifest`] that only writes down what was asked for, which is how conversion knows what a checkpoint must
-//! hold without a second list.
+//! hold without a second list. [`WeightFile::random`] makes parameters in memory where there is no checkpoint.
+
+mod random;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -76,6 +78,14 @@ pub enum WeightsError {
         /// The engine's reason.
         source: EngineError,
     },
+    /// The memory for parameters made in it cannot be had.
+    #[error("cannot reserve {bytes} bytes of memory for weights: {source}")]
+    Memory {
+        /// Bytes asked for.
+        bytes: u64,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// A network's configuration is contradictory.
     #[error("configuration: {0}")]
     Config(String),
@@ -84,7 +94,7 @@ pub enum WeightsError {
 /// What access to parameters returns.
 pub type Result<T> = std::result::Result<T, WeightsError>;
 
-/// A tensor of a memory-mapped file. Cloning shares the mapping.
+/// A tensor of a [`WeightFile`]. Cloning shares the mapping.
 #[derive(Clone)]
 pub struct WeightView {
     map: Arc<Mmap>,
@@ -123,7 +133,7 @@ impl WeightView {
     }
 }
 
-/// A memory-mapped safetensors file.
+/// A memory-mapped safetensors file, or parameters made in memory.
 pub struct WeightFile {
     path: PathBuf,
     map: Arc<Mmap>,
@@ -150,7 +160,7 @@ impl WeightFile {
         Ok(Self { path: path.to_owned(), map: Arc::new(map), index })
     }
 
-    /// The file's path.
+    /// The file's path, or what stands for it in messages.
     pub fn path(&self) -> &Path {
         &self.path
     }

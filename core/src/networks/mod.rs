@@ -27,8 +27,9 @@ pub use unet::{PreparedContext, Unet};
 pub use vae::{VaeDecoder, VaeEncoder};
 pub use vision_encoder::VisionEncoder;
 
+use crate::engine::Precision;
 use crate::model::NetworkConfig;
-use crate::weights::{Manifest, Result};
+use crate::weights::{Manifest, Result, WeightFile};
 
 /// Names and shapes of the parameters that a network asks for.
 pub fn manifest(config: &NetworkConfig) -> Result<Vec<(String, Vec<usize>)>> {
@@ -41,4 +42,9 @@ pub fn manifest(config: &NetworkConfig) -> Result<Vec<(String, Vec<usize>)>> {
         NetworkConfig::Denoiser(config) => Manifest::of(|w| Unet::load(w, config)),
         NetworkConfig::VaeDecoder(config) => Manifest::of(|w| VaeDecoder::load(w, config)),
     }
+}
+
+/// Pseudo-random parameters of a network, in memory: see [`WeightFile::random`].
+pub fn random_weights(config: &NetworkConfig, precision: Precision, seed: u64) -> Result<WeightFile> {
+    WeightFile::random(&manifest(config)?, precision, seed)
 }
