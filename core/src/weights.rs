@@ -3,7 +3,7 @@
 //! A network's constructor asks a [`Weights`] scope for each parameter by name and shape. What stands behind it
 //! differs: a memory-mapped safetensors file whose tensors go to an engine ([`EngineWeights`]), or a
 //! [`Manifest`] that only writes down what was asked for, which is how conversion knows what a checkpoint must
-//! hold without a second list. [`WeightFile::random`] makes parameters in memory where there is no checkpoint.
+//! hold without a second list. [`RandomWeights`] makes parameters where there is no checkpoint.
 
 mod random;
 
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use ndarray::{ArrayD, IxDyn};
+pub use random::RandomWeights;
 pub use safetensors::Dtype;
 use safetensors::SafeTensors;
 
@@ -137,8 +138,11 @@ impl WeightView {
 pub struct WeightFile {
     path: PathBuf,
     map: Arc<Mmap>,
-    index: BTreeMap<String, (usize, usize, Dtype, Vec<usize>)>,
+    index: Index,
 }
+
+/// By the tensor's name: where it starts and ends, its element type and shape.
+type Index = BTreeMap<String, (usize, usize, Dtype, Vec<usize>)>;
 
 impl WeightFile {
     /// Maps a file and reads its header.

@@ -1,5 +1,6 @@
 //! Pseudo-random parameters in memory, for measurements without a checkpoint.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use half::{bf16, f16};
 use memmap2::MmapMut;
 use safetensors::Dtype;
 
-use super::{Result, WeightFile, WeightsError};
+use super::{Index, Result, WeightFile, WeightsError};
 use crate::engine::Precision;
 
 /// What error messages call the file that there is not.
@@ -16,43 +17,91 @@ const NAME: &str = "random weights";
 const ALIGNMENT: usize = 64;
 /// Elements that a thread fills before it takes the next ones.
 const CHUNK: usize = 1 << 20;
+/// What owns a table of embeddings, in all networks of this crate.
+const EMBEDDINGS: [&str; 3] = ["embed_tokens", "token_embedding", "position_embedding"];
 /// Largest absolute value of a bias.
 const BIAS_BOUND: f32 = 0.02;
 
-impl WeightFile {
-    /// Makes parameters of these names and shapes in anonymous memory, which engines share as they share a
-    /// mapped file.
-    ///
-    /// Norms scale by 1, biases are small, everything else is uniform with variance `1 / fan-in`, so that
-    /// activations keep their size from layer to layer. Equal parameters, element type and seed give equal
-    /// contents, on any number of threads; another element type rounds the same values.
+/// Pseudo-random parameters that may still be changed; [`RandomWeights::freeze`] makes a [`WeightFile`] of them.
+///
+/// Norms scale by 1, biases are small, rows of embedding tables have variance 1, and everything else is uniform
+/// with variance `1 / fan-in`, so that activations keep their size from layer to layer. Equal parameters,
+/// element type and seed give equal contents, on any number of threads; another element type rounds the same
+/// values.
+pub struct RandomWeights {
+    map: MmapMut,
+    index: Index,
+}
+
+impl RandomWeights {
+    /// Makes parameters of these names and shapes in anonymous memory.
     ///
     /// # Errors
     ///
     /// [`WeightsError::Memory`] if the memory cannot be had.
-    pub fn random(parameters: &[(String, Vec<usize>)], precision: Precision, seed: u64) -> Result<Self> {
+    pub fn new(parameters: &[(String, Vec<usize>)], precision: Precision, seed: u64) -> Result<Self> {
         let (dtype, width) = match precision {
             Precision::F32 => (Dtype::F32, size_of::<f32>()),
             Precision::Bf16 => (Dtype::BF16, size_of::<bf16>()),
             Precision::F16 => (Dtype::F16, size_of::<f16>()),
         };
-        let bytes = layout(parameters, width).ok_or(WeightsError::Memory {
+        let Layout { ranges, total } = layout(parameters, width).ok_or_else(|| WeightsError::Memory {
             bytes: u64::MAX,
             source: std::io::ErrorKind::OutOfMemory.into(),
         })?;
-        let mut map = MmapMut::map_anon(bytes.total.max(1))
-            .map_err(|source| WeightsError::Memory { bytes: bytes.total as u64, source })?;
-        fill(&mut map, parameters, &bytes.ranges, precision, seed);
-        let map = map
-            .make_read_only()
-            .map_err(|source| WeightsError::Memory { bytes: bytes.total as u64, source })?;
+        let mut map = MmapMut::map_anon(total.max(1)).map_err(|source| no_memory(total, source))?;
+        fill(&mut map, parameters, &ranges, precision, seed);
         let index = parameters
             .iter()
-            .zip(&bytes.ranges)
-            .map(|((name, shape), &(start, end))| (name.clone(), (start, end, dtype, shape.clone())))
+            .zip(ranges)
+            .map(|((name, shape), (start, end))| (name.clone(), (start, end, dtype, shape.clone())))
             .collect();
-        Ok(Self { path: PathBuf::from(NAME), map: Arc::new(map), index })
+        Ok(Self { map, index })
     }
+
+    /// Copies a row of one table over a row of another (or the same) one of the same width.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Missing`] for a table that is not there, [`WeightsError::Config`] for rows that do not fit.
+    pub fn copy_row(&mut self, from: (&str, usize), to: (&str, usize)) -> Result<()> {
+        let (source, target) = (self.row(from)?, self.row(to)?);
+        if source.len() != target.len() {
+            let message = format!("rows of `{}` and `{}` differ in width", from.0, to.0);
+            return Err(WeightsError::Config(message));
+        }
+        self.map.copy_within(source, target.start);
+        Ok(())
+    }
+
+    /// The parameters as engines take them; they share the memory as they share a mapped file.
+    ///
+    /// # Errors
+    ///
+    /// [`WeightsError::Memory`] if the memory cannot be made read-only.
+    pub fn freeze(self) -> Result<WeightFile> {
+        let bytes = self.map.len();
+        let map = self.map.make_read_only().map_err(|source| no_memory(bytes, source))?;
+        Ok(WeightFile { path: PathBuf::from(NAME), map: Arc::new(map), index: self.index })
+    }
+
+    /// The bytes of a row of a table.
+    fn row(&self, (name, row): (&str, usize)) -> Result<Range<usize>> {
+        let (start, end, _, shape) = self
+            .index
+            .get(name)
+            .ok_or_else(|| WeightsError::Missing { name: name.to_owned(), path: PathBuf::from(NAME) })?;
+        let rows = shape.first().copied().unwrap_or(0);
+        if row >= rows {
+            return Err(WeightsError::Config(format!("`{name}` has {rows} rows, and not row {row}")));
+        }
+        let width = (end - start) / rows;
+        Ok(start + row * width..start + (row + 1) * width)
+    }
+}
+
+fn no_memory(bytes: usize, source: std::io::Error) -> WeightsError {
+    WeightsError::Memory { bytes: bytes as u64, source }
 }
 
 /// Where each tensor lies.
@@ -97,13 +146,16 @@ enum Values {
 
 impl Values {
     fn of(name: &str, shape: &[usize]) -> Self {
-        let last = name.rsplit('.').next().unwrap_or(name);
+        let mut names = name.rsplit('.');
+        let (last, owner) = (names.next().unwrap_or_default(), names.next().unwrap_or_default());
+        // A row of an embedding table is looked up, not summed over.
+        let is_table = shape.len() == 2 && EMBEDDINGS.contains(&owner);
         match (last, shape.len()) {
             ("weight", 1) => Self::One,
             ("bias", _) => Self::Uniform { bound: BIAS_BOUND },
             _ => {
-                let fan_in: usize = shape.iter().skip(1).product();
-                Self::Uniform { bound: (3.0 / fan_in.max(1) as f32).sqrt() }
+                let fan_in = if is_table { 1 } else { shape.iter().skip(1).product::<usize>().max(1) };
+                Self::Uniform { bound: (3.0 / fan_in as f32).sqrt() }
             }
         }
     }
@@ -124,6 +176,7 @@ fn fill(
         let (_, tail) = rest.split_at_mut(start - consumed);
         let (bytes, tail) = tail.split_at_mut(end - start);
         (rest, consumed) = (tail, end);
+        // Neighbouring seeds and tensors must not share a key.
         let key = hash(hash(seed as u32) ^ hash((seed >> 32) as u32).rotate_left(16) ^ tensor as u32);
         for (index, bytes) in bytes.chunks_mut(CHUNK * width).enumerate() {
             chunks.push(Chunk { bytes, key, first: index * CHUNK, values: Values::of(name, shape) });
@@ -186,11 +239,13 @@ mod tests {
             parameter("conv.weight", &[64, 32, 3, 3]),
             parameter("conv.bias", &[64]),
             parameter("long.weight", &[3, CHUNK / 2 + 5]),
+            parameter("embed_tokens.weight", &[300, 64]),
+            parameter("lm_head.weight", &[300, 64]),
         ]
     }
 
     fn values(precision: Precision, seed: u64, name: &str) -> Vec<f32> {
-        let file = WeightFile::random(&parameters(), precision, seed).unwrap();
+        let file = RandomWeights::new(&parameters(), precision, seed).unwrap().freeze().unwrap();
         let shape = parameters().into_iter().find(|(other, _)| other == name).unwrap().1;
         file.view(name, &shape).unwrap().to_f32()
     }
@@ -199,7 +254,7 @@ mod tests {
     fn norms_are_one_and_the_rest_has_the_variance_of_its_fan_in() {
         assert!(values(Precision::F32, 1, "norm.weight").iter().all(|&x| x == 1.0));
         assert!(values(Precision::F32, 1, "conv.bias").iter().all(|x| x.abs() <= BIAS_BOUND));
-        for (name, fan_in) in [("conv.weight", 32 * 9), ("long.weight", CHUNK / 2 + 5)] {
+        for (name, fan_in) in [("conv.weight", 32 * 9), ("lm_head.weight", 64), ("embed_tokens.weight", 1)] {
             let values = values(Precision::F32, 1, name);
             let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64;
             let square = values.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / values.len() as f64;
@@ -229,9 +284,24 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_copied_between_tables() {
+        let mut weights = RandomWeights::new(&parameters(), Precision::Bf16, 1).unwrap();
+        weights.copy_row(("embed_tokens.weight", 7), ("lm_head.weight", 9)).unwrap();
+        let error = weights.copy_row(("embed_tokens.weight", 300), ("lm_head.weight", 0)).unwrap_err();
+        assert!(error.to_string().contains("row 300"), "{error}");
+        let error = weights.copy_row(("embed_tokens.weight", 0), ("conv.weight", 0)).unwrap_err();
+        assert!(error.to_string().contains("width"), "{error}");
+        let file = weights.freeze().unwrap();
+        let table = |name| file.view(name, &[300, 64]).unwrap().to_f32();
+        let (embeddings, head) = (table("embed_tokens.weight"), table("lm_head.weight"));
+        assert_eq!(embeddings[7 * 64..8 * 64], head[9 * 64..10 * 64]);
+        assert_ne!(embeddings[8 * 64..9 * 64], head[8 * 64..9 * 64]);
+    }
+
+    #[test]
     fn more_than_the_address_space_is_refused() {
         let parameters = vec![("huge.weight".to_owned(), vec![usize::MAX / 2, 3])];
-        let error = WeightFile::random(&parameters, Precision::F32, 0).err().unwrap();
+        let error = RandomWeights::new(&parameters, Precision::F32, 0).err().unwrap();
         assert!(matches!(error, WeightsError::Memory { .. }), "{error}");
     }
 }
