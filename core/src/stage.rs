@@ -249,7 +249,7 @@ pub trait Session: Send {
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError>;
 
     /// A second session in the same state, which goes its own way from here. What both hold is shared, not copied.
-    /// `None` if the engine cannot.
+    /// `None` if the stage cannot; a language model on an engine of this workspace can.
     fn fork(&self) -> Option<Box<dyn Session>> {
         None
     }

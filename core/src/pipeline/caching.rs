@@ -88,11 +88,16 @@ impl ReplyKey<'_> {
     }
 }
 
-/// What tells a stage from every other one: its weights and network, and all that decides how it is computed.
+/// What tells a stage from every other one: its weights and network, and all that decides how it is computed. `None`
+/// where the weights are of no known content, because they come from no model directory.
 ///
 /// # Errors
 /// The stage's program cannot be read.
-pub(super) fn identity(config: &ModelConfig, info: &StageInfo, options: &StageOptions) -> io::Result<Key> {
+pub(super) fn identity(
+    config: &ModelConfig,
+    info: &StageInfo,
+    options: &StageOptions,
+) -> io::Result<Option<Key>> {
     let StageInfo { kind, engine, device, precision, provider, weight_bytes: _ } = info;
     let json = |value: Result<Vec<u8>, serde_json::Error>| value.map_err(io::Error::other);
     let key = KeyBuilder::new("identity")
@@ -102,13 +107,14 @@ pub(super) fn identity(config: &ModelConfig, info: &StageInfo, options: &StageOp
         .bytes(precision.to_string().as_bytes())
         .bytes(&json(serde_json::to_vec(provider))?)
         .bytes(&json(serde_json::to_vec(options))?);
-    let stage = config.stages.get(kind);
-    let weights = stage.and_then(|stage| config.files.get(&stage.file));
-    let key = key
-        .bytes(&json(serde_json::to_vec(&stage.map(|stage| &stage.network)))?)
-        .bytes(weights.map_or("", |weights| weights.sha256.as_str()).to_ascii_lowercase().as_bytes());
-    let program = options.program.as_ref().map(|program| sha256(&program.file)).transpose()?;
-    Ok(key.bytes(program.unwrap_or_default().as_bytes()).finish())
+    let Some(stage) = config.stages.get(kind) else { return Ok(None) };
+    let computed_by = match (&options.program, config.files.get(&stage.file)) {
+        (Some(program), _) => sha256(&program.file)?,
+        (None, Some(weights)) => weights.sha256.to_ascii_lowercase(),
+        (None, None) => return Ok(None),
+    };
+    let network = json(serde_json::to_vec(&stage.network))?;
+    Ok(Some(key.bytes(&network).bytes(computed_by.as_bytes()).finish()))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::caching::{Caching, ReplyKey};
 use super::model::{Model, SmartEdit, token_ids};
 use super::prefix::{Part, Parts};
 use crate::cache::{Claim, Key};
-use crate::decoding::{Decoding, DecodingError, DecodingInput, DecodingOptions};
+use crate::decoding::{Decoding, DecodingError, DecodingOptions};
 use crate::model::IMAGE_TOKENS;
 use crate::stage::{Session, StageError, StageKind};
 use crate::tensor::Tensors;
@@ -84,14 +84,14 @@ impl Replying {
     /// Feeds the language model once.
     pub(super) fn advance(&mut self, model: &Model, smartedit: &SmartEdit) -> Result<(), EditError> {
         if let Some(part) = self.beginning.pop_front() {
-            self.session.run(&inputs(&part.input, &self.features))?;
+            self.session.run(&part.input.tensors(&self.features))?;
             if let Some(prefixes) = model.prefixes.as_ref().filter(|_| self.reuse) {
                 prefixes.keep(&part, self.session.as_ref());
             }
             return Ok(());
         }
         let Some(input) = self.decoding.next_input() else { return Err(EditError::Over) };
-        let mut outputs = self.session.run(&inputs(&input, &self.features))?;
+        let mut outputs = self.session.run(&input.tensors(&self.features))?;
         let hidden = output(&mut outputs, "hidden_states")?;
         let logits = output(&mut outputs, "logits")?;
         self.decoding.advance(hidden.view(), logits.view()).map_err(|error| match error {
@@ -132,21 +132,6 @@ impl Replied {
         let failed = |source| StageError::Tensors { stage: KIND, source };
         let reply = kept.i64("reply").map_err(failed)?.iter().map(|&id| id as u32).collect();
         Ok(Self { reply, states: kept.f32("image_states").map_err(failed)?.to_owned() })
-    }
-}
-
-/// The inputs of the language model's stage.
-fn inputs(input: &DecodingInput, features: &ArrayD<f32>) -> Tensors {
-    let index = |value: usize| ndarray::arr1(&[value as i64]);
-    let inputs = Tensors::new()
-        .with("input_ids", token_ids(std::slice::from_ref(&input.ids)))
-        .with("cache_length", index(input.cache_length))
-        .with("logits_from", index(input.logits_from));
-    match input.image_position {
-        Some(position) => {
-            inputs.with("image_features", features.clone()).with("image_position", index(position))
-        }
-        None => inputs,
     }
 }
 

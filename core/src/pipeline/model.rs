@@ -58,6 +58,14 @@ pub struct Model {
     pub(super) prefixes: Option<Prefixes>,
 }
 
+/// The tokenizers of a model.
+pub struct Tokenizers {
+    /// CLIP's.
+    pub clip: ClipTokenizer,
+    /// The language model's, where the pipeline has one.
+    pub llama: Option<LlamaTokenizer>,
+}
+
 /// What an edit needs to know of the networks.
 pub(super) struct Sizes {
     pub(super) text: TextConfig,
@@ -112,8 +120,7 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let directory = ModelDirectory::open(directory)?;
         let config = directory.config().clone();
-        let sizes = Sizes { text: text(&config)?, vae: vae(&config)? };
-        check(&config, &sizes)?;
+        check(&config)?;
 
         let mut stages = BTreeMap::new();
         for (&kind, stage) in &config.stages {
@@ -122,13 +129,37 @@ impl Model {
             stages.insert(kind, load(&stage.network, &weights)?);
         }
 
-        let clip_tokenizer = ClipTokenizer::from_directory(&directory.clip_tokenizer())?;
-        let family = match &config.pipeline {
-            PipelineConfig::SmartEdit { tokenizer, prompt, .. } => {
-                let tokenizer = LlamaTokenizer::from_file(&directory.path().join(tokenizer))?;
-                let (model, words) = (llama(&config)?.vocab_size, tokenizer.vocab_size());
-                agree("vocabulary", ("language model", model), ("tokenizer", words))?;
-                let ids = clip_tokenizer.encode("", sizes.text.max_positions)?;
+        let tokenizers = Tokenizers {
+            clip: ClipTokenizer::from_directory(&directory.clip_tokenizer())?,
+            llama: directory.tokenizer().map(|path| LlamaTokenizer::from_file(&path)).transpose()?,
+        };
+        if let Some((tokens, rows)) = vocabularies(&config, &tokenizers) {
+            agree("vocabulary", ("language model", rows), ("tokenizer", tokens))?;
+        }
+        Self::assemble(config, tokenizers, stages)
+    }
+
+    /// Puts loaded stages and tokenizers together, from wherever they come. The language model's vocabulary may
+    /// exceed its tokenizer's.
+    pub fn assemble(
+        config: ModelConfig,
+        tokenizers: Tokenizers,
+        stages: BTreeMap<StageKind, Arc<dyn Stage>>,
+    ) -> Result<Self, ModelError> {
+        check(&config)?;
+        if let Some(&kind) = needed(&config.pipeline).iter().find(|kind| !stages.contains_key(kind)) {
+            return Err(lacks(kind));
+        }
+        if let Some((tokens, rows)) = vocabularies(&config, &tokenizers)
+            && tokens > rows
+        {
+            let message = format!("the language model has {rows} tokens, its tokenizer {tokens}");
+            return Err(ModelError::Inconsistent(message));
+        }
+        let sizes = Sizes { text: text(&config)?, vae: vae(&config)? };
+        let family = match (&config.pipeline, tokenizers.llama) {
+            (PipelineConfig::SmartEdit { prompt, .. }, Some(tokenizer)) => {
+                let ids = tokenizers.clip.encode("", sizes.text.max_positions)?;
                 let null_embeds = text_embeds(&stages, vec![ids])?;
                 Family::SmartEdit(Box::new(SmartEdit {
                     vision: vision(&config)?,
@@ -139,13 +170,25 @@ impl Model {
                     null_embeds,
                 }))
             }
-            PipelineConfig::InstructPix2Pix { .. } => Family::InstructPix2Pix,
+            (PipelineConfig::SmartEdit { .. }, None) => {
+                return Err(ModelError::Inconsistent("it lacks the language model's tokenizer".to_owned()));
+            }
+            (PipelineConfig::InstructPix2Pix { .. }, _) => Family::InstructPix2Pix,
         };
-        Ok(Self { config, stages, sizes, clip_tokenizer, family, caching: None, prefixes: None })
+        Ok(Self {
+            config,
+            stages,
+            sizes,
+            clip_tokenizer: tokenizers.clip,
+            family,
+            caching: None,
+            prefixes: None,
+        })
     }
 
     /// Keeps what the stages before the denoiser make in a cache, which may be shared with other models. `options`
-    /// are those with which a stage was loaded: together with the weights' digests they tell what computes a result.
+    /// are those with which a stage was loaded: together with the weights' digests they tell what computes a result. Stages whose
+    /// weights have no digest, because they come from no model directory, are computed each time.
     ///
     /// # Errors
     /// A stage's program cannot be read.
@@ -158,7 +201,7 @@ impl Model {
         for stage in self.stages.values().map(|stage| stage.info()).filter(|info| KEPT.contains(&info.kind)) {
             let identity = identity(&self.config, stage, &options(stage.kind));
             let identity = identity.map_err(|source| ModelError::Identity { stage: stage.kind, source })?;
-            identities.insert(stage.kind, identity);
+            identities.extend(identity.map(|identity| (stage.kind, identity)));
         }
         self.caching = Some(Caching { cache, identities });
         Ok(self)
@@ -215,7 +258,7 @@ fn needed(pipeline: &PipelineConfig) -> &'static [StageKind] {
     }
 }
 
-fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
+fn check(config: &ModelConfig) -> Result<(), ModelError> {
     let needed = needed(&config.pipeline);
     let missing: Vec<&str> =
         needed.iter().filter(|kind| !config.stages.contains_key(kind)).map(|kind| kind.name()).collect();
@@ -227,10 +270,10 @@ fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
     if !surplus.is_empty() {
         return Err(ModelError::Inconsistent(format!("it has no use for the stages {}", surplus.join(", "))));
     }
-    let unet = unet(config)?;
-    agree("latent channels", ("denoiser", unet.in_channels), ("VAE", 2 * sizes.vae.latent_channels))?;
-    agree("predicted channels", ("denoiser", unet.out_channels), ("VAE", sizes.vae.latent_channels))?;
-    agree("width", ("denoiser", unet.cross_attention_dim), ("text encoder", sizes.text.hidden_size))?;
+    let (unet, text, vae) = (unet(config)?, text(config)?, vae(config)?);
+    agree("latent channels", ("denoiser", unet.in_channels), ("VAE", 2 * vae.latent_channels))?;
+    agree("predicted channels", ("denoiser", unet.out_channels), ("VAE", vae.latent_channels))?;
+    agree("width", ("denoiser", unet.cross_attention_dim), ("text encoder", text.hidden_size))?;
     if let PipelineConfig::SmartEdit { prompt, .. } = &config.pipeline {
         check_smartedit(config, &unet)?;
         if prompt.templates.is_empty() {
@@ -262,6 +305,16 @@ fn agree(what: &str, a: (&str, usize), b: (&str, usize)) -> Result<(), ModelErro
         return Ok(());
     }
     Err(ModelError::Inconsistent(format!("{what}: {} has {}, {} has {}", a.0, a.1, b.0, b.1)))
+}
+
+/// Tokens of the language model's tokenizer, and rows of its embedding table.
+fn vocabularies(config: &ModelConfig, tokenizers: &Tokenizers) -> Option<(usize, usize)> {
+    match network(config, StageKind::LanguageModel) {
+        Some(NetworkConfig::LanguageModel(llama)) => {
+            Some((tokenizers.llama.as_ref()?.vocab_size(), llama.vocab_size))
+        }
+        _ => None,
+    }
 }
 
 fn network(config: &ModelConfig, kind: StageKind) -> Option<&NetworkConfig> {

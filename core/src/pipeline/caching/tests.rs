@@ -158,7 +158,7 @@ fn whatever_computes_a_stage_shapes_its_identity() {
     let identify = |change: &Change<'_>| {
         let (mut config, mut info, mut options) = stage();
         change(&mut config, &mut info, &mut options);
-        identity(&config, &info, &options).expect("an identity")
+        identity(&config, &info, &options).expect("a readable program").expect("an identity")
     };
     let keys: Vec<Key> = changes.iter().map(identify).collect();
     for (index, key) in keys.iter().enumerate() {
@@ -179,6 +179,13 @@ fn the_name_of_a_model_and_the_size_of_its_file_are_of_no_consequence() {
     let (config, info, options) = stage();
     let renamed = ModelConfig { name: "another".to_owned(), ..config.clone() };
     let resized = StageInfo { weight_bytes: 2, ..info.clone() };
-    let key = identity(&config, &info, &options).expect("an identity");
-    assert_eq!(key, identity(&renamed, &resized, &options).expect("an identity"));
+    let identify = |config, info| identity(config, info, &options).expect("there is no program");
+    assert_eq!(identify(&config, &info), identify(&renamed, &resized));
+}
+
+#[test]
+fn weights_of_unknown_content_have_no_identity() {
+    let (mut config, info, options) = stage();
+    config.files.clear();
+    assert_eq!(identity(&config, &info, &options).expect("there is no program"), None);
 }
