@@ -42,6 +42,8 @@ impl Engines {
         let mut engines = Self::default();
         #[cfg(feature = "candle")]
         engines.add(Arc::new(smartedit_candle::CandleBackend::new()));
+        #[cfg(feature = "torch")]
+        engines.add(Arc::new(smartedit_torch::TorchBackend::new()));
         engines
     }
 
