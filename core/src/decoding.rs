@@ -5,11 +5,12 @@
 //! fed in one pass and kept as far as the model agrees with it, which yields the same tokens as feeding them one
 //! by one.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayView3, Axis, stack};
+use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, arr1, stack};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::model::IMAGE_TOKENS;
+use crate::tensor::Tensors;
 use crate::text::{PromptTokens, SpecialIds};
 
 /// Image-token states at which the reference stops, three more than it can use.
@@ -63,6 +64,24 @@ pub struct DecodingInput {
     pub cache_length: usize,
     /// The first of the fed positions whose logits are needed.
     pub logits_from: usize,
+}
+
+impl DecodingInput {
+    /// The input as the language model's stage takes it; `image_features` are `[1, p, e]`.
+    pub fn tensors(&self, image_features: &ArrayD<f32>) -> Tensors {
+        let index = |value: usize| arr1(&[value as i64]);
+        let ids = Array2::from_shape_fn((1, self.ids.len()), |(_, token)| i64::from(self.ids[token]));
+        let inputs = Tensors::new()
+            .with("input_ids", ids)
+            .with("cache_length", index(self.cache_length))
+            .with("logits_from", index(self.logits_from));
+        match self.image_position {
+            Some(position) => {
+                inputs.with("image_features", image_features.clone()).with("image_position", index(position))
+            }
+            None => inputs,
+        }
+    }
 }
 
 /// The reply cannot be used.

@@ -9,7 +9,7 @@ use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, Ix4, concatenate};
 use super::model::{Family, Model, SmartEdit, token_ids};
 use super::request::Prepared;
 use super::{EditError, EditRequest};
-use crate::decoding::{Decoding, DecodingError, DecodingInput};
+use crate::decoding::{Decoding, DecodingError};
 use crate::diffusion::Denoising;
 use crate::picture;
 use crate::stage::{Session, StageError, StageKind};
@@ -177,7 +177,7 @@ impl Edit {
     ) -> Result<Phase, EditError> {
         let kind = StageKind::LanguageModel;
         let Some(input) = decoding.next_input() else { return Err(EditError::Over) };
-        let mut outputs = session.run(&language_model_inputs(&input, &features))?;
+        let mut outputs = session.run(&input.tensors(&features))?;
         let hidden = three_dimensional(take(&mut outputs, kind, "hidden_states")?, kind)?;
         let logits = three_dimensional(take(&mut outputs, kind, "logits")?, kind)?;
         decoding.advance(hidden.view(), logits.view()).map_err(|error| self.reply_failed(error))?;
@@ -274,21 +274,6 @@ impl Edit {
 
     fn run(&self, kind: StageKind, inputs: &Tensors) -> Result<Tensors, StageError> {
         self.model.required(kind).session().run(inputs)
-    }
-}
-
-/// The inputs of the language model's stage.
-fn language_model_inputs(input: &DecodingInput, features: &ArrayD<f32>) -> Tensors {
-    let index = |value: usize| ndarray::arr1(&[value as i64]);
-    let inputs = Tensors::new()
-        .with("input_ids", token_ids(std::slice::from_ref(&input.ids)))
-        .with("cache_length", index(input.cache_length))
-        .with("logits_from", index(input.logits_from));
-    match input.image_position {
-        Some(position) => {
-            inputs.with("image_features", features.clone()).with("image_position", index(position))
-        }
-        None => inputs,
     }
 }
 

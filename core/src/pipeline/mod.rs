@@ -9,7 +9,7 @@ mod model;
 mod request;
 
 pub use edit::{Edit, EditOutput, Progress};
-pub use model::{Model, ModelError};
+pub use model::{Model, ModelError, Tokenizers};
 pub use request::{EditError, EditOptions, EditRequest, NoiseKind};
 
 pub use crate::decoding::ImageTokens;

@@ -45,6 +45,14 @@ pub struct Model {
     pub(super) family: Family,
 }
 
+/// The tokenizers of a model.
+pub struct Tokenizers {
+    /// CLIP's.
+    pub clip: ClipTokenizer,
+    /// The language model's, where the pipeline has one.
+    pub llama: Option<LlamaTokenizer>,
+}
+
 /// What an edit needs to know of the networks.
 pub(super) struct Sizes {
     pub(super) text: TextConfig,
@@ -74,8 +82,7 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let directory = ModelDirectory::open(directory)?;
         let config = directory.config().clone();
-        let sizes = Sizes { text: text(&config)?, vae: vae(&config)? };
-        check(&config, &sizes)?;
+        check(&config)?;
 
         let mut stages = BTreeMap::new();
         for (&kind, stage) in &config.stages {
@@ -84,19 +91,47 @@ impl Model {
             stages.insert(kind, load(&stage.network, &weights)?);
         }
 
-        let clip_tokenizer = ClipTokenizer::from_directory(&directory.clip_tokenizer())?;
-        let family = match &config.pipeline {
-            PipelineConfig::SmartEdit { tokenizer, prompt, .. } => {
-                let tokenizer = LlamaTokenizer::from_file(&directory.path().join(tokenizer))?;
-                check_vocabulary(&config, &tokenizer)?;
-                let ids = clip_tokenizer.encode("", sizes.text.max_positions)?;
+        let tokenizers = Tokenizers {
+            clip: ClipTokenizer::from_directory(&directory.clip_tokenizer())?,
+            llama: directory.tokenizer().map(|path| LlamaTokenizer::from_file(&path)).transpose()?,
+        };
+        if let Some((tokens, rows)) = vocabularies(&config, &tokenizers) {
+            agree("vocabulary", ("language model", rows), ("tokenizer", tokens))?;
+        }
+        Self::assemble(config, tokenizers, stages)
+    }
+
+    /// Puts loaded stages and tokenizers together, from wherever they come. The language model's vocabulary may
+    /// exceed its tokenizer's.
+    pub fn assemble(
+        config: ModelConfig,
+        tokenizers: Tokenizers,
+        stages: BTreeMap<StageKind, Arc<dyn Stage>>,
+    ) -> Result<Self, ModelError> {
+        check(&config)?;
+        if let Some(&kind) = needed(&config.pipeline).iter().find(|kind| !stages.contains_key(kind)) {
+            return Err(lacks(kind));
+        }
+        if let Some((tokens, rows)) = vocabularies(&config, &tokenizers)
+            && tokens > rows
+        {
+            let message = format!("the language model has {rows} tokens, its tokenizer {tokens}");
+            return Err(ModelError::Inconsistent(message));
+        }
+        let sizes = Sizes { text: text(&config)?, vae: vae(&config)? };
+        let family = match (&config.pipeline, tokenizers.llama) {
+            (PipelineConfig::SmartEdit { prompt, .. }, Some(tokenizer)) => {
+                let ids = tokenizers.clip.encode("", sizes.text.max_positions)?;
                 let null_embeds = text_embeds(&stages, vec![ids])?;
                 let (vision, prompt) = (vision(&config)?, prompt.clone());
                 Family::SmartEdit(Box::new(SmartEdit { vision, tokenizer, prompt, null_embeds }))
             }
-            PipelineConfig::InstructPix2Pix { .. } => Family::InstructPix2Pix,
+            (PipelineConfig::SmartEdit { .. }, None) => {
+                return Err(ModelError::Inconsistent("it lacks the language model's tokenizer".to_owned()));
+            }
+            (PipelineConfig::InstructPix2Pix { .. }, _) => Family::InstructPix2Pix,
         };
-        Ok(Self { config, stages, sizes, clip_tokenizer, family })
+        Ok(Self { config, stages, sizes, clip_tokenizer: tokenizers.clip, family })
     }
 
     /// The content of `model.json`.
@@ -135,7 +170,7 @@ fn needed(pipeline: &PipelineConfig) -> &'static [StageKind] {
     }
 }
 
-fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
+fn check(config: &ModelConfig) -> Result<(), ModelError> {
     let needed = needed(&config.pipeline);
     let missing: Vec<&str> =
         needed.iter().filter(|kind| !config.stages.contains_key(kind)).map(|kind| kind.name()).collect();
@@ -147,10 +182,10 @@ fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
     if !surplus.is_empty() {
         return Err(ModelError::Inconsistent(format!("it has no use for the stages {}", surplus.join(", "))));
     }
-    let unet = unet(config)?;
-    agree("latent channels", ("denoiser", unet.in_channels), ("VAE", 2 * sizes.vae.latent_channels))?;
-    agree("predicted channels", ("denoiser", unet.out_channels), ("VAE", sizes.vae.latent_channels))?;
-    agree("width", ("denoiser", unet.cross_attention_dim), ("text encoder", sizes.text.hidden_size))?;
+    let (unet, text, vae) = (unet(config)?, text(config)?, vae(config)?);
+    agree("latent channels", ("denoiser", unet.in_channels), ("VAE", 2 * vae.latent_channels))?;
+    agree("predicted channels", ("denoiser", unet.out_channels), ("VAE", vae.latent_channels))?;
+    agree("width", ("denoiser", unet.cross_attention_dim), ("text encoder", text.hidden_size))?;
     if let PipelineConfig::SmartEdit { prompt, .. } = &config.pipeline {
         check_smartedit(config, &unet)?;
         if prompt.templates.is_empty() {
@@ -186,12 +221,13 @@ fn agree(what: &str, a: (&str, usize), b: (&str, usize)) -> Result<(), ModelErro
     Err(ModelError::Inconsistent(format!("{what}: {} has {}, {} has {}", a.0, a.1, b.0, b.1)))
 }
 
-fn check_vocabulary(config: &ModelConfig, tokenizer: &LlamaTokenizer) -> Result<(), ModelError> {
+/// Tokens of the language model's tokenizer, and rows of its embedding table.
+fn vocabularies(config: &ModelConfig, tokenizers: &Tokenizers) -> Option<(usize, usize)> {
     match network(config, StageKind::LanguageModel) {
         Some(NetworkConfig::LanguageModel(llama)) => {
-            agree("vocabulary", ("language model", llama.vocab_size), ("tokenizer", tokenizer.vocab_size()))
+            Some((tokenizers.llama.as_ref()?.vocab_size(), llama.vocab_size))
         }
-        _ => Ok(()),
+        _ => None,
     }
 }
 
