@@ -49,7 +49,8 @@ impl RandomModel {
         let mut config = preset.config();
         if let PipelineConfig::SmartEdit { prompt, .. } = &mut config.pipeline {
             let template = PromptTemplate { human: HUMAN.to_owned(), gpt: GPT.to_owned() };
-            *prompt = PromptConfig { system: SYSTEM.to_owned(), templates: vec![template] };
+            *prompt =
+                PromptConfig { system: SYSTEM.to_owned(), templates: vec![template], replies: Vec::new() };
         }
         Self { preset, config, precision, seed }
     }
