@@ -79,6 +79,28 @@ pub mod candle {
     }
 }
 
+/// libtorch on the CPU.
+#[cfg(feature = "torch")]
+pub mod torch {
+    use super::{Arc, Row, StageOptions};
+
+    /// The row of the matrix.
+    pub fn row() -> Row {
+        Row {
+            name: "torch",
+            backend: Arc::new(smartedit_torch::TorchBackend::new()),
+            options: StageOptions::default(),
+            reference_sums: |config, weights| super::load_with_reference_sums(engine(), config, weights),
+            ignored: &[],
+        }
+    }
+
+    /// The engine in `f32`.
+    pub fn engine() -> smartedit_torch::TorchEngine {
+        smartedit_torch::TorchEngine::cpu(smartedit_core::engine::Precision::F32)
+    }
+}
+
 /// Makes one test per engine of each case.
 ///
 /// `matrix!(row: a, b)` calls `a(&Row)` and `b(&Row)`; `matrix!(engine: c)` calls `c(&engine)` with an
@@ -89,6 +111,10 @@ macro_rules! matrix {
         #[cfg(feature = "candle")]
         mod candle {
             $crate::matrix!(@tests candle $kind $($case)+);
+        }
+        #[cfg(feature = "torch")]
+        mod torch {
+            $crate::matrix!(@tests torch $kind $($case)+);
         }
     };
     (@tests $engine:ident $kind:ident $($case:ident)+) => {

@@ -18,6 +18,7 @@ mod vision_encoder;
 
 pub use bim::{Bim, BimOutput, position_encoding};
 pub use connector::{Conditioning, Connector, Interaction, SimpleCa};
+pub(crate) use language_model::rotary_tables;
 pub use language_model::{LanguageModel, Positions};
 pub use layers::KeyValue;
 pub use qformer::QFormer;
@@ -29,19 +30,12 @@ pub use vision_encoder::VisionEncoder;
 
 use crate::engine::Precision;
 use crate::model::{LlamaConfig, NetworkConfig};
+use crate::stages::Network;
 use crate::weights::{Manifest, RandomWeights, Result, WeightFile};
 
 /// Names and shapes of the parameters that a network asks for.
 pub fn manifest(config: &NetworkConfig) -> Result<Vec<(String, Vec<usize>)>> {
-    match config {
-        NetworkConfig::VisionEncoder(config) => Manifest::of(|w| VisionEncoder::load(w, config)),
-        NetworkConfig::LanguageModel(config) => Manifest::of(|w| LanguageModel::load(w, config)),
-        NetworkConfig::Connector(config) => Manifest::of(|w| Connector::load(w, config)),
-        NetworkConfig::TextEncoder(config) => Manifest::of(|w| TextEncoder::load(w, config)),
-        NetworkConfig::VaeEncoder(config) => Manifest::of(|w| VaeEncoder::load(w, config)),
-        NetworkConfig::Denoiser(config) => Manifest::of(|w| Unet::load(w, config)),
-        NetworkConfig::VaeDecoder(config) => Manifest::of(|w| VaeDecoder::load(w, config)),
-    }
+    Manifest::of(|weights| Network::load(weights, config))
 }
 
 /// Pseudo-random parameters of a network, in memory: see [`RandomWeights`].

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smartedit_core::model::NetworkConfig;
 use smartedit_core::pipeline::{Model, ModelError};
-use smartedit_core::stage::{LoadError, StageKind};
+use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind};
+use smartedit_core::weights::WeightFile;
 
-use crate::config::DeploymentConfig;
+use super::placed::{PlacedModel, PlacedStage, Unavailable};
+use crate::config::{Candidate, DeploymentConfig};
 use crate::engines::Engines;
 use crate::work::Editor;
 
@@ -37,28 +40,98 @@ pub struct EngineLoader(pub Engines);
 
 impl Loader for EngineLoader {
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
-        let mut stages = BTreeMap::new();
+        let mut ways = BTreeMap::new();
         for kind in StageKind::ALL {
-            let (engine, options) = config.stage(kind);
-            let backend = self
-                .0
-                .get(engine)
-                .map_err(|error| NotLoaded { public: error.to_string(), source: error.into() })?;
-            stages.insert(kind, (backend, options));
+            ways.insert(kind, self.ways(config, kind)?);
         }
+        let mut stages = Vec::new();
         let model = Model::load(&config.model, |network, weights| {
-            let kind = network.kind();
-            let (backend, options) = stages.get(&kind).expect("all kinds are there");
-            tracing::debug!(stage = kind.name(), engine = backend.name(), "loading");
-            backend.load(network, weights, options)
+            let (stage, placed) = place(network, weights, &ways[&network.kind()])?;
+            stages.push(placed);
+            Ok(stage)
         });
         match model {
-            Ok(model) => Ok(Arc::new(model)),
+            Ok(model) => Ok(Arc::new(PlacedModel { model: Arc::new(model), stages })),
             // These words come from an engine: what is missing and how to get it.
-            Err(error @ ModelError::Stage(LoadError::Unavailable { .. })) => {
+            Err(error @ ModelError::Stage(LoadError::Unavailable { .. } | LoadError::Option { .. })) => {
                 Err(NotLoaded { public: error.to_string(), source: error.into() })
             }
             Err(error) => Err(NotLoaded::internal(error.into())),
         }
     }
 }
+
+impl EngineLoader {
+    /// What may compute a stage, in order of preference, and the engines for that.
+    fn ways(
+        &self,
+        config: &DeploymentConfig,
+        kind: StageKind,
+    ) -> Result<Vec<(Candidate, Arc<dyn Backend>)>, NotLoaded> {
+        let candidates = config.candidates(kind).into_iter();
+        let ways =
+            candidates.map(|candidate| self.0.get(&candidate.engine).map(|engine| (candidate, engine)));
+        ways.collect::<Result<_, _>>()
+            .map_err(|error| NotLoaded { public: error.to_string(), source: error.into() })
+    }
+}
+
+/// Loads a stage in the first way that can be had.
+fn place(
+    network: &NetworkConfig,
+    weights: &WeightFile,
+    ways: &[(Candidate, Arc<dyn Backend>)],
+) -> Result<(Arc<dyn Stage>, PlacedStage), LoadError> {
+    let kind = network.kind();
+    let mut unavailable = Vec::new();
+    let mut missed: Option<LoadError> = None;
+    for (candidate, engine) in ways {
+        tracing::debug!(stage = kind.name(), engine = engine.name(), "loading");
+        let options = &candidate.options;
+        match engine.check(kind, options).and_then(|()| engine.load(network, weights, options)) {
+            Ok(stage) => {
+                if !unavailable.is_empty() {
+                    warn_of_fallback(stage.info(), &unavailable);
+                }
+                let placed =
+                    PlacedStage { info: stage.info().clone(), threads: options.threads, unavailable };
+                return Ok((stage, placed));
+            }
+            Err(error @ LoadError::Unavailable { .. }) => {
+                unavailable.push(Unavailable::new(candidate, error.to_string()));
+                missed = Some(match missed {
+                    Some(first) => with_fallback(first, &error),
+                    None => error,
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(missed.expect("there is always a way to try"))
+}
+
+/// The failure of what was wanted, when its fallback failed as well.
+fn with_fallback(mut wanted: LoadError, fallback: &LoadError) -> LoadError {
+    if let LoadError::Unavailable { remedy, .. } = &mut wanted {
+        *remedy += &format!("; its fallback: {fallback}");
+    }
+    wanted
+}
+
+fn warn_of_fallback(info: &StageInfo, unavailable: &[Unavailable]) {
+    for Unavailable { engine, device, reason, .. } in unavailable {
+        tracing::warn!(
+            stage = info.kind.name(),
+            wanted_engine = engine,
+            wanted_device = device,
+            engine = info.engine,
+            device = info.device,
+            provider = info.provider,
+            reason,
+            "a stage falls back"
+        );
+    }
+}
+
+#[cfg(all(test, feature = "candle"))]
+mod tests;
