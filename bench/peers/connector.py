@@ -124,7 +124,7 @@ class Bim(nn.Module):
         return feature, self.to_text(x)
 
     def _position(self, dtype: torch.dtype) -> torch.Tensor:
-        centres = 2 * ((torch.arange(GRID) + 0.5) / GRID) - 1
+        centres = 2 * ((torch.arange(GRID, dtype=torch.float32) + 0.5) / GRID) - 1
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         angles = 2 * math.pi * (torch.stack([x, y], dim=-1) @ self.gaussian.float())
         return torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(0, 1)[None].to(dtype)

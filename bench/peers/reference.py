@@ -44,7 +44,7 @@ class Reference:
         """Edits a picture; the seconds that each stage took."""
         spent = {}
 
-        def timed[T](name: str, work: Callable[[], T]) -> T:
+        def timed(name: str, work: Callable[[], torch.Tensor]) -> torch.Tensor:
             start = time.perf_counter()
             result = work()
             spent[name] = time.perf_counter() - start
@@ -72,13 +72,13 @@ class Reference:
         ids = torch.arange(PROMPT_TOKENS)[None]
         parts = [embed(ids[:, :30]), self.projector(image), embed(ids[:, 30:])]
         cache = DynamicCache(config=self.llama.config)
-        hidden = model(inputs_embeds=torch.cat(parts, dim=1), past_key_values=cache).last_hidden_state
+        hidden = model(inputs_embeds=torch.cat(parts, dim=1), cache=cache).last_hidden_state
         first = networks.VOCABULARY - networks.IMAGE_TOKENS
         states = []
         # Random weights reply at random: the choice is made as ever, and then the expected token is fed.
         for token in [*range(100, 100 + REPLY_TOKENS), *range(first, networks.VOCABULARY)]:
             self.llama.lm_head(hidden[:, -1:]).argmax(dim=-1).item()
-            hidden = model(input_ids=torch.tensor([[token]]), past_key_values=cache).last_hidden_state
+            hidden = model(input_ids=torch.tensor([[token]]), cache=cache).last_hidden_state
             if token >= first:
                 states.append(hidden)
         self.llama.lm_head(hidden[:, -1:]).argmax(dim=-1).item()
