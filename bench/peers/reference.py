@@ -1,7 +1,7 @@
 """A whole edit in the way the reference computes it.
 
-Step-wise decoding of the reply with a key/value cache, low-rank changes beside their layers, text keys and values
-computed anew for every branch in every step, the empty text encoded for every edit.
+Step-wise decoding of the reply with a key/value cache, low-rank changes beside their layers, text keys and
+values computed anew for every branch in every step, the empty text encoded for every edit.
 """
 
 import time

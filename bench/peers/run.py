@@ -19,6 +19,7 @@ import sys
 import venv
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rows import ROWS, Row, Side
 
@@ -26,6 +27,10 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CACHE = ROOT / ".cache" / "peers"
 RESULTS = ROOT / "bench" / "RESULTS.md"
+
+
+Answer = dict[str, Any]
+"""A line of JSON of a side."""
 
 
 class Unavailable(Exception):
@@ -50,19 +55,20 @@ class Process:
             return [str(arguments.smartedit.resolve()), "bench", "--serve-iterations"]
         return [str(python()), str(HERE / "worker.py")]
 
-    def iterate(self) -> dict[str, object]:
+    def iterate(self) -> Answer:
         """Does the work once."""
         assert self.process.stdin is not None
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         return self._read()
 
-    def _read(self) -> dict[str, object]:
+    def _read(self) -> Answer:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
             raise Unavailable(f"{self.side.label} ended with exit code {self.process.wait()}")
-        return json.loads(line)
+        answer: Answer = json.loads(line)
+        return answer
 
     def __enter__(self) -> "Process":
         return self
@@ -127,7 +133,7 @@ def measure(row: Row, arguments: argparse.Namespace) -> Result:
     )
 
 
-def medians(answers: tuple[dict, ...]) -> dict[str, float]:
+def medians(answers: tuple[Answer, ...]) -> dict[str, float]:
     """The median of each part."""
     times: dict[str, list[float]] = {}
     for answer in answers:
@@ -141,11 +147,8 @@ def machine() -> str:
     model, flags = platform.processor() or platform.machine(), ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        fields = dict(
-            (part.strip() for part in line.split(":", 1))
-            for line in cpuinfo.read_text().splitlines()
-            if ":" in line
-        )
+        lines = (line.partition(":") for line in cpuinfo.read_text().splitlines())
+        fields = {name.strip(): value.strip() for name, _, value in lines}
         model, flags = fields.get("model name", model), fields.get("flags", "")
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     known = {"avx2": "AVX2", "avx512f": "AVX-512", "avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX BF16"}
@@ -181,9 +184,10 @@ def describe(results: list[tuple[Row, Result]]) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `python3 bench/peers/run.py`. A ratio is our time over the peer's, both in processes of their own,",
-        "loaded and warm, doing the work in turns: the median over the rounds, and the least and the greatest. Peers run",
-        "under `torch.inference_mode` with their default attention (`scaled_dot_product_attention`). Weights are random.",
+        "Written by `python3 bench/peers/run.py`; [README.md](README.md) tells what the rows are. A ratio is our",
+        "time over the peer's, both in processes of their own, loaded and warm, doing the work in turns: the median",
+        "over the rounds, and the least and the greatest. Peers run under `torch.inference_mode` with their default",
+        "attention (`scaled_dot_product_attention`). Weights are random.",
         "",
         "| row | work | ours | peer | ratio | bar | times | threads, rounds | date |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -194,9 +198,10 @@ def describe(results: list[tuple[Row, Result]]) -> str:
         bar = "" if row.bar is None else f"≤ {row.bar:g}"
         mark = "" if row.bar is None else (" ✓" if ratio <= row.bar else " ✗")
         times = " / ".join(f"{seconds:.3g} s" for seconds in result.seconds)
+        who = f"{row.side.label} | {row.peer.label}"
+        how = f"{result.threads}, {result.rounds} | {result.date}"
         lines.append(
-            f"| {row.name} | {row.work} | {row.side.label} | {row.peer.label} | **{ratio:.3f}**{mark} ({spread}) "
-            f"| {bar} | {times} | {result.threads}, {result.rounds} | {result.date} |"
+            f"| {row.name} | {row.work} | {who} | **{ratio:.3f}**{mark} ({spread}) | {bar} | {times} | {how} |"
         )
     for row, result in results:
         if len(result.parts[0]) > 1 and len(result.parts[1]) > 1:
@@ -220,9 +225,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
-    unknown = set(arguments.rows) - {row.name for row in ROWS}
+    names = [row.name for row in ROWS]
+    unknown = [name for name in arguments.rows if name not in names]
     if unknown:
-        parser.error(f"no such rows: {', '.join(sorted(unknown))}; there are {', '.join(r.name for r in ROWS)}")
+        parser.error(f"no such rows: {', '.join(unknown)}; there are {', '.join(names)}")
     if not arguments.smartedit.exists():
         parser.error(f"{arguments.smartedit} is missing; build it as --help tells")
 

@@ -1,6 +1,7 @@
 """One peer at work: loads, then repeats its work once for every line on standard input.
 
-The same protocol as `smartedit bench --serve-iterations`: a line of JSON when it is ready, then one per iteration.
+The same protocol as `smartedit bench --serve-iterations`: a line of JSON when it is ready, then one per
+iteration.
 """
 
 import argparse
