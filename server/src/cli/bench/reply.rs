@@ -92,6 +92,6 @@ mod tests {
         let chain = reply.chain();
         assert_eq!(chain.iter().collect::<BTreeSet<_>>().len(), chain.len(), "{chain:?}");
         let (prompt, answer) = (reply.prompt.ids_without_image_token.len(), reply.tokens.len());
-        assert_eq!((prompt, answer), (84, 42));
+        assert_eq!((prompt, answer), (86, 42));
     }
 }
