@@ -4,6 +4,7 @@ use rayon::prelude::*;
 use smartedit_core::engine::Padding;
 
 use super::matrix::{Destination, Matrix, Threads, multiply};
+use super::winograd;
 
 /// Elements of the column buffer: 16 MiB of `f32`.
 const COLUMN_BUFFER: usize = 1 << 22;
@@ -45,6 +46,9 @@ pub(crate) fn conv2d(
     shape: &Shape,
     output_size: (usize, usize),
 ) -> Vec<f32> {
+    if winograd::is_faster(shape, output_size) {
+        return winograd::conv2d(x, weight, bias, shape, output_size);
+    }
     let cells = output_size.0 * output_size.1;
     let depth = shape.channels * shape.kernel.0 * shape.kernel.1;
     let weight = Matrix::new(weight, shape.outputs, depth);
@@ -183,6 +187,56 @@ mod tests {
                 for (found, expected) in found.iter().zip(reference(&x, &weight, &shape, size)) {
                     assert!((found - expected).abs() < 1e-5, "{kernel} {stride} {padding:?}");
                 }
+            }
+        }
+    }
+
+    fn random(count: usize, seed: u64) -> Vec<f32> {
+        let mut generator = fastrand::Rng::with_seed(seed);
+        (0..count).map(|_| 2.0 * generator.f32() - 1.0).collect()
+    }
+
+    /// The sizes at which [`winograd`] takes over, with rows and columns that do not fill its tiles.
+    #[test]
+    fn equals_the_definition_where_tiles_are_transformed() {
+        let paddings = [Padding::all(1), Padding::all(0), Padding { top: 0, left: 2, bottom: 3, right: 0 }];
+        for (padding, (height, width)) in paddings.into_iter().zip([(16, 16), (19, 90), (35, 18)]) {
+            let (batch, channels, outputs) = (2, 49, 51);
+            let shape = Shape { batch, channels, height, width, outputs, kernel: (3, 3), stride: 1, padding };
+            let size = shape.output_size().expect("the kernel fits");
+            assert!(winograd::is_faster(&shape, size));
+            let (x, weight) =
+                (random(batch * channels * height * width, 1), random(outputs * channels * 9, 2));
+            let bias = random(outputs, 3);
+            let found = conv2d(&x, &weight, Some(&bias), &shape, size);
+            let expected = reference(&x, &weight, &shape, size);
+            for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let expected = expected + bias[index / (size.0 * size.1) % outputs];
+                assert!((found - expected).abs() < 5e-5, "{padding:?} at {index}: {found} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_picture_does_not_depend_on_its_neighbours() {
+        for (side, outputs) in [(17, 48), (4, 70), (7, 5)] {
+            let shape = Shape {
+                batch: 3,
+                channels: 60,
+                height: side,
+                width: side,
+                outputs,
+                kernel: (3, 3),
+                stride: 1,
+                padding: Padding::all(1),
+            };
+            let (x, weight) = (random(3 * 60 * side * side, 4), random(outputs * 60 * 9, 5));
+            let together = conv2d(&x, &weight, None, &shape, (side, side));
+            let alone = Shape { batch: 1, ..shape };
+            for (x, together) in
+                x.chunks_exact(60 * side * side).zip(together.chunks_exact(outputs * side * side))
+            {
+                assert_eq!(conv2d(x, &weight, None, &alone, (side, side)), together);
             }
         }
     }

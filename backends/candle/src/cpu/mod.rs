@@ -6,8 +6,11 @@ mod embedding;
 mod functions;
 mod linear;
 mod matrix;
+mod microkernel;
 mod norm;
 mod resize;
+mod scratch;
+mod winograd;
 
 pub(crate) use attention::{Shape as AttentionShape, attention};
 pub(crate) use conv::{Shape as ConvShape, conv2d};
