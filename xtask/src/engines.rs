@@ -12,6 +12,9 @@ use crate::process::run;
 use crate::python::Python;
 use crate::workspace::cache;
 
+/// The features that build every engine into the server, the tests and the benchmarks.
+pub(crate) const FEATURES: &str = "smartedit-tests/torch";
+
 /// The platform whose wheels are listed below.
 const PLATFORM: (&str, &str) = ("linux", "x86_64");
 
@@ -157,10 +160,8 @@ impl Wheel {
         let path = self.find(wheels)?;
         let mut archive =
             ZipArchive::new(File::open(&path)?).with_context(|| format!("{} is no wheel", path.display()))?;
-        let names = archive
-            .file_names()
-            .map(|name| name.map(Cow::into_owned))
-            .collect::<Result<Vec<_>, _>>()?;
+        let names =
+            archive.file_names().map(|name| name.map(Cow::into_owned)).collect::<Result<Vec<_>, _>>()?;
         for (member, target) in self.members {
             let mut found = false;
             for name in names.iter().filter(|name| !name.ends_with('/')) {

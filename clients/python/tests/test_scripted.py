@@ -115,6 +115,7 @@ def events(picture: Image.Image) -> Iterator[service_pb2.EditStreamResponse]:
             stage=99,  # type: ignore[arg-type]
             duration=Duration(seconds=1),
             elapsed=Duration(seconds=2),
+            cached=True,
         )
     )
     yield response(reply=event_pb2.ReplyEvent(text="Certainly."))
@@ -131,7 +132,7 @@ def test_a_stream_reports_everything_and_the_result_last(scripted: Scripted, pic
         StageStarted("denoiser", 0.5),
         Step(1, 2, None),
         Step(2, 2, Preview(png(picture), "image/png", 2)),
-        StageFinished("99", 1.0, 2.0),
+        StageFinished("99", 1.0, 2.0, True),
         Reply("Certainly."),
     ]
     assert isinstance(seen[-1], Result)

@@ -13,7 +13,7 @@ use crate::tensor::HostTensor;
 /// as they are called ([`EngineExecutor`]) and for one that runs a recorded graph.
 pub trait Executor: Send + Sync + 'static {
     /// A tensor on the device.
-    type Value: Send + 'static;
+    type Value: Send + Sync + 'static;
 
     /// Copies a host tensor to the device as it is.
     fn upload(&self, tensor: &HostTensor) -> Result<Self::Value>;

@@ -1,5 +1,7 @@
 //! LLaMA as a stage: its session keeps keys and values of everything it was fed.
 
+use std::sync::Arc;
+
 use ndarray::{Array2, ArrayView2, Ix2, s};
 
 use super::Logic;
@@ -30,13 +32,13 @@ impl Llama {
 /// Keys and values of the positions fed so far.
 pub(super) struct Cache<V> {
     /// A key and a value of each layer `[1, heads, length, d]`; empty if nothing was fed.
-    layers: Vec<V>,
+    layers: Arc<Vec<V>>,
     length: usize,
 }
 
 impl<V> Default for Cache<V> {
     fn default() -> Self {
-        Self { layers: Vec::new(), length: 0 }
+        Self { layers: Arc::default(), length: 0 }
     }
 }
 
@@ -79,6 +81,10 @@ impl<X: Executor> Logic<X> for Llama {
         call.output(&mut outputs, "hidden_states", &states)?;
         call.output(&mut outputs, "logits", &logits)?;
         Ok(outputs)
+    }
+
+    fn fork(&self, cache: &Self::State) -> Option<Self::State> {
+        Some(Cache { layers: cache.layers.clone(), length: cache.length })
     }
 }
 
@@ -138,7 +144,7 @@ impl Llama {
         }
         let mut outputs = call.function(Function::Forward, &inputs)?.into_iter();
         let states = call.given(Function::Forward, outputs.next())?;
-        cache.layers = outputs.collect();
+        cache.layers = Arc::new(outputs.collect());
         cache.length += fed.count;
         Ok(states)
     }
@@ -150,7 +156,7 @@ impl<V> Cache<V> {
             *self = Self::default();
         } else if length < self.length {
             let cut = |layer: &V| call.narrow(layer, 2, 0, length);
-            self.layers = self.layers.iter().map(cut).collect::<Result<_, _>>()?;
+            self.layers = Arc::new(self.layers.iter().map(cut).collect::<Result<_, _>>()?);
             self.length = length;
         }
         Ok(())

@@ -64,6 +64,11 @@ trait Logic<X: Executor>: Send + Sync + 'static {
     type State: Default + Send + 'static;
 
     fn run(&self, state: &mut Self::State, call: &Call<'_, X>) -> Result<Tensors, StageError>;
+
+    /// The same state once more, with the values shared; `None` if there is no use for that.
+    fn fork(&self, _state: &Self::State) -> Option<Self::State> {
+        None
+    }
 }
 
 struct Loaded<X, L> {
@@ -100,5 +105,10 @@ impl<X: Executor, L: Logic<X>> Session for ExecutorSession<X, L> {
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError> {
         let call = Call::new(&self.loaded.executor, self.kind, inputs);
         self.loaded.logic.run(&mut self.state, &call)
+    }
+
+    fn fork(&self) -> Option<Box<dyn Session>> {
+        let state = self.loaded.logic.fork(&self.state)?;
+        Some(Box::new(Self { loaded: self.loaded.clone(), kind: self.kind, state }))
     }
 }

@@ -114,7 +114,7 @@ impl Edit {
 
     /// Starts a server on a loopback port and waits until the deployment is ready.
     async fn start(&self, config: Config, engines: Engines) -> Result<SocketAddr, CliError> {
-        let loader = Arc::new(EngineLoader(engines));
+        let loader = Arc::new(EngineLoader::new(engines, &config.cache));
         let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
         let address = server.local_addr();
         let ready = server.ready(self.deployment.as_deref().unwrap_or_default());
@@ -127,8 +127,14 @@ impl Edit {
 fn summary(output: &Path, edited: &Edited) -> String {
     let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
     let timings = &edited.timings;
-    let stages: Vec<_> =
-        timings.stages.iter().map(|stage| format!("{} {}", stage.stage, seconds(stage.duration))).collect();
+    let stages: Vec<_> = timings
+        .stages
+        .iter()
+        .map(|stage| {
+            let cached = if stage.cached { " (cached)" } else { "" };
+            format!("{} {}{cached}", stage.stage, seconds(stage.duration))
+        })
+        .collect();
     let mut text =
         format!("{}: {}×{}, seed {}\n", output.display(), edited.width, edited.height, edited.seed);
     if let Some(reply) = edited.reply.as_deref().filter(|reply| !reply.is_empty()) {

@@ -31,6 +31,8 @@ pub struct Config {
     pub default_deployment: Option<String>,
     /// What a request may ask for, and how many may wait.
     pub limits: Limits,
+    /// What is kept for requests to come.
+    pub cache: CacheConfig,
     /// How the server logs.
     pub log: Log,
     /// How the server stops.
@@ -63,6 +65,17 @@ pub struct Limits {
     pub max_queue_bytes: usize,
     /// Edits being received or waited for, over all deployments and connections.
     pub max_concurrent: usize,
+}
+
+/// What is kept for requests to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// Bytes of what stages made, over all deployments, in the host's memory; 0 keeps nothing.
+    pub max_bytes: usize,
+    /// Bytes of a language model's keys and values of prompts' beginnings, per deployment, on its device; 0 keeps
+    /// nothing.
+    pub max_prefix_bytes: usize,
 }
 
 /// How the server logs.
@@ -192,6 +205,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             default_deployment: None,
             limits: Limits::default(),
+            cache: CacheConfig::default(),
             log: Log::default(),
             drain: Drain::default(),
             deployments: BTreeMap::new(),
@@ -213,6 +227,12 @@ impl Default for Limits {
             max_queue_bytes: 256 << 20,
             max_concurrent: 128,
         }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20, max_prefix_bytes: 256 << 20 }
     }
 }
 

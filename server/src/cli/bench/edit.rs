@@ -43,7 +43,7 @@ pub(super) fn work(
         let mut start = Instant::now();
         loop {
             match edit.advance()? {
-                Progress::StageFinished(stage) => {
+                Progress::StageFinished { stage, .. } => {
                     parts.push(Part::new(stage.name(), start.elapsed()));
                     start = Instant::now();
                 }

@@ -27,7 +27,7 @@ const TOKENIZERS: [(&str, &[u8]); 4] = [
     ),
 ];
 
-/// Short enough that the prompt has about as many tokens as the release's has with LLaMA's tokenizer: 84.
+/// Short enough that the prompt has about as many tokens as the release's with LLaMA's tokenizer.
 const SYSTEM: &str = "A chat between a curious user and an artificial intelligence assistant. \
 The assistant can generate <img>.";
 const HUMAN: &str = "Here is a picture and a wish [cap]. Draw the new picture, please.";
@@ -49,7 +49,8 @@ impl RandomModel {
         let mut config = preset.config();
         if let PipelineConfig::SmartEdit { prompt, .. } = &mut config.pipeline {
             let template = PromptTemplate { human: HUMAN.to_owned(), gpt: GPT.to_owned() };
-            *prompt = PromptConfig { system: SYSTEM.to_owned(), templates: vec![template] };
+            *prompt =
+                PromptConfig { system: SYSTEM.to_owned(), templates: vec![template], replies: Vec::new() };
         }
         Self { preset, config, precision, seed }
     }

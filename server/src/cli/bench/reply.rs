@@ -51,11 +51,12 @@ impl Reply {
         features: &ArrayD<f32>,
         decode: Decode,
     ) -> anyhow::Result<Vec<Part>> {
-        let (draft, image_tokens) = match decode {
-            Decode::Drafted => (self.tokens.clone(), ImageTokens::Forced),
-            Decode::Stepwise => (Vec::new(), ImageTokens::Free),
+        // Without positions for them, no draft is fed.
+        let (drafts, image_tokens, max_positions) = match decode {
+            Decode::Drafted => (vec![self.tokens.clone()], ImageTokens::Forced, usize::MAX),
+            Decode::Stepwise => (Vec::new(), ImageTokens::Free, 0),
         };
-        let options = DecodingOptions { draft, image_tokens, ..DecodingOptions::default() };
+        let options = DecodingOptions { drafts, image_tokens, max_positions, ..DecodingOptions::default() };
         let mut decoding = Decoding::new(self.prompt.clone(), features.shape()[1], self.special, options);
         let mut session = stage.session();
         let (mut first, mut passes) = (None, 0);
@@ -91,6 +92,6 @@ mod tests {
         let chain = reply.chain();
         assert_eq!(chain.iter().collect::<BTreeSet<_>>().len(), chain.len(), "{chain:?}");
         let (prompt, answer) = (reply.prompt.ids_without_image_token.len(), reply.tokens.len());
-        assert_eq!((prompt, answer), (84, 42));
+        assert_eq!((prompt, answer), (86, 42));
     }
 }
