@@ -87,6 +87,12 @@ ROWS = [
         1.25,
     ),
     Row(
+        "unet-candle-peer",
+        UNET,
+        ours("candle", "f32", "denoiser"),
+        peer("diffusers", "unet", "f32"),
+    ),
+    Row(
         "reply",
         REPLY + "; drafted against step by step",
         ours("torch", "bf16", "language_model", *LLAMA, "--decoding", "drafted", preset="smartedit-7b"),

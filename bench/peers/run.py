@@ -33,6 +33,14 @@ Answer = dict[str, Any]
 """A line of JSON of a side."""
 
 
+INTRODUCTION = """\
+Written by `python3 bench/peers/run.py`; [README.md](README.md) tells what the rows are. A ratio is our time
+over the peer's, both in processes of their own, loaded and warm, doing the work in turns: the median over the
+rounds, and the least and the greatest. Peers run under `torch.inference_mode` with their default attention
+(`scaled_dot_product_attention`). Weights are random.
+"""
+
+
 class Unavailable(Exception):
     """A side cannot be had here."""
 
@@ -184,10 +192,7 @@ def describe(results: list[tuple[Row, Result]]) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `python3 bench/peers/run.py`; [README.md](README.md) tells what the rows are. A ratio is our",
-        "time over the peer's, both in processes of their own, loaded and warm, doing the work in turns: the median",
-        "over the rounds, and the least and the greatest. Peers run under `torch.inference_mode` with their default",
-        "attention (`scaled_dot_product_attention`). Weights are random.",
+        *INTRODUCTION.splitlines(),
         "",
         "| row | work | ours | peer | ratio | bar | times | threads, rounds | date |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -200,9 +205,8 @@ def describe(results: list[tuple[Row, Result]]) -> str:
         times = " / ".join(f"{seconds:.3g} s" for seconds in result.seconds)
         who = f"{row.side.label} | {row.peer.label}"
         how = f"{result.threads}, {result.rounds} | {result.date}"
-        lines.append(
-            f"| {row.name} | {row.work} | {who} | **{ratio:.3f}**{mark} ({spread}) | {bar} | {times} | {how} |"
-        )
+        outcome = f"**{ratio:.3f}**{mark} ({spread}) | {bar} | {times}"
+        lines.append(f"| {row.name} | {row.work} | {who} | {outcome} | {how} |")
     for row, result in results:
         if len(result.parts[0]) > 1 and len(result.parts[1]) > 1:
             lines += ["", f"Parts of `{row.name}`, ours and the peer's:", "", "| part | ours | peer |"]
