@@ -224,6 +224,18 @@ pub enum LoadError {
         /// What to install or change.
         remedy: String,
     },
+    /// An option has a value that the engine cannot take on any machine.
+    #[error("engine `{engine}` cannot take `{option}` of {stage}: {message}")]
+    Option {
+        /// The engine's name.
+        engine: &'static str,
+        /// The stage that was to run on it.
+        stage: StageKind,
+        /// The option, as it is called in [`StageOptions`] and [`Program`].
+        option: &'static str,
+        /// What is wrong with it, and what to do.
+        message: String,
+    },
     /// The parameters do not fit.
     #[error("{stage}: {source}")]
     Weights {
@@ -260,7 +272,8 @@ pub trait Backend: Send + Sync {
     /// The name used in configuration.
     fn name(&self) -> &'static str;
 
-    /// Whether the device and precision can be had here.
+    /// Whether the engine can take the options ([`LoadError::Option`] if not), and whether device and providers can be
+    /// had here ([`LoadError::Unavailable`]).
     fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError>;
 
     /// Loads the network that `config` describes from `weights`.

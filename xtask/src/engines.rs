@@ -12,6 +12,9 @@ use crate::process::run;
 use crate::python::Python;
 use crate::workspace::cache;
 
+/// The features that build every engine into the server, the tests and the benchmarks.
+pub(crate) const FEATURES: &str = "smartedit-tests/torch,smartedit-tests/onnx";
+
 /// The platform whose wheels are listed below.
 const PLATFORM: (&str, &str) = ("linux", "x86_64");
 

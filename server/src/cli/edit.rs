@@ -80,9 +80,9 @@ impl Edit {
             Override::flag("edit", "listen", "\"127.0.0.1:0\""),
             Override::flag("edit", "log.level", "warn"),
         ];
-        let (config, _) = self.settings.load(&engines, flags, std::env::vars())?;
-        telemetry::init(&config.log);
-        Ok((config, engines))
+        let (loaded, _) = self.settings.load(&engines, flags, std::env::vars())?;
+        telemetry::init(&loaded.config.log);
+        Ok((loaded.config, engines))
     }
 
     async fn edit(&self, request: EditRequest, local: Option<(Config, Engines)>) -> Result<Edited, CliError> {

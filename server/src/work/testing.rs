@@ -10,9 +10,11 @@ use image::RgbImage;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::picture::{DecodeOptions, Format, encode};
 use smartedit_core::pipeline::{EditError, EditOptions, EditOutput, EditRequest, Progress};
-use smartedit_core::stage::{StageInfo, StageKind};
+use smartedit_core::stage::StageKind;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+
+use crate::deployment::PlacedStage;
 
 use super::{Editing, Editor, Events, Job, Output, Requests, Stop, Task, channel};
 
@@ -192,8 +194,8 @@ impl Editor for Scripted {
         &self.config
     }
 
-    fn stages(&self) -> Vec<StageInfo> {
-        Vec::new()
+    fn stages(&self) -> &[PlacedStage] {
+        &[]
     }
 
     fn edit(self: Arc<Self>, _: EditRequest) -> Result<Box<dyn Editing>, EditError> {
