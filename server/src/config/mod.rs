@@ -63,6 +63,10 @@ pub struct Limits {
     pub max_queue_bytes: usize,
     /// Edits being received or waited for, over all deployments and connections.
     pub max_concurrent: usize,
+    /// Deployments in a comparison.
+    pub max_compared: usize,
+    /// Bytes of latents and pictures that all comparisons together may hold on to.
+    pub max_compare_bytes: usize,
 }
 
 /// How the server logs.
@@ -212,6 +216,8 @@ impl Default for Limits {
             max_queue: 32,
             max_queue_bytes: 256 << 20,
             max_concurrent: 128,
+            max_compared: 8,
+            max_compare_bytes: 256 << 20,
         }
     }
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what helpers unwrap is part of the tests that call them")]
 
 mod cancellation;
+mod compare;
 mod events;
 mod golden_over_grpc;
 mod program;
