@@ -224,6 +224,18 @@ pub enum LoadError {
         /// What to install or change.
         remedy: String,
     },
+    /// An option has a value that the engine cannot take on any machine.
+    #[error("engine `{engine}` cannot take `{option}` of {stage}: {message}")]
+    Option {
+        /// The engine's name.
+        engine: &'static str,
+        /// The stage that was to run on it.
+        stage: StageKind,
+        /// The option, as it is called in [`StageOptions`] and [`Program`].
+        option: &'static str,
+        /// What is wrong with it, and what to do.
+        message: String,
+    },
     /// The parameters do not fit.
     #[error("{stage}: {source}")]
     Weights {
@@ -247,6 +259,12 @@ pub trait Stage: Send + Sync {
 pub trait Session: Send {
     /// Runs the stage once.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError>;
+
+    /// A second session in the same state, which goes its own way from here. What both hold is shared, not copied.
+    /// `None` if the stage cannot; a language model on an engine of this workspace can.
+    fn fork(&self) -> Option<Box<dyn Session>> {
+        None
+    }
 }
 
 /// An engine as the server sees it: it turns weights into stages.
@@ -254,7 +272,8 @@ pub trait Backend: Send + Sync {
     /// The name used in configuration.
     fn name(&self) -> &'static str;
 
-    /// Whether the device and precision can be had here.
+    /// Whether the engine can take the options ([`LoadError::Option`] if not), and whether device and providers can be
+    /// had here ([`LoadError::Unavailable`]).
     fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError>;
 
     /// Loads the network that `config` describes from `weights`.

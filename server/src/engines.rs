@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use smartedit_core::stage::Backend;
+use smartedit_core::model::NetworkConfig;
+use smartedit_core::stage::{Backend, LoadError, Stage, StageKind, StageOptions};
+use smartedit_core::weights::WeightFile;
 
 /// Engines that exist, and the cargo feature that builds each in.
 const KNOWN: [(&str, &str); 3] = [("candle", "candle"), ("torch", "torch"), ("onnx", "onnx")];
@@ -12,27 +14,14 @@ const KNOWN: [(&str, &str); 3] = [("candle", "candle"), ("torch", "torch"), ("on
 #[derive(Clone, Default)]
 pub struct Engines(BTreeMap<&'static str, Arc<dyn Backend>>);
 
-/// An engine cannot be used.
+/// There is no engine of a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum EngineUnavailable {
-    /// The engine exists, but this build has not got it.
-    #[error(
-        "engine `{name}` is not built in; build with `cargo build -p smartedit-server --features {feature}`"
-    )]
-    NotBuiltIn {
-        /// The engine.
-        name: String,
-        /// The cargo feature that builds it in.
-        feature: &'static str,
-    },
-    /// There is no such engine.
-    #[error("there is no engine `{name}`; there are {known}")]
-    Unknown {
-        /// The name asked for.
-        name: String,
-        /// The names of all engines.
-        known: String,
-    },
+#[error("there is no engine `{name}`; there are {known}")]
+pub struct UnknownEngine {
+    /// The name asked for.
+    pub name: String,
+    /// The names of all engines.
+    pub known: String,
 }
 
 impl Engines {
@@ -42,6 +31,10 @@ impl Engines {
         let mut engines = Self::default();
         #[cfg(feature = "candle")]
         engines.add(Arc::new(smartedit_candle::CandleBackend::new()));
+        #[cfg(feature = "torch")]
+        engines.add(Arc::new(smartedit_torch::TorchBackend::new()));
+        #[cfg(feature = "onnx")]
+        engines.add(Arc::new(smartedit_onnx::OnnxBackend::new(None)));
         engines
     }
 
@@ -50,22 +43,64 @@ impl Engines {
         self.0.insert(backend.name(), backend);
     }
 
-    /// The engine of this name.
+    /// The engine of this name. One that exists but that this build has not got cannot run any stage, and says how to
+    /// build it in.
     ///
     /// # Errors
     ///
-    /// What to build, or which names there are.
-    pub fn get(&self, name: &str) -> Result<&Arc<dyn Backend>, EngineUnavailable> {
+    /// Which names there are.
+    pub fn get(&self, name: &str) -> Result<Arc<dyn Backend>, UnknownEngine> {
         if let Some(backend) = self.0.get(name) {
-            return Ok(backend);
+            return Ok(backend.clone());
         }
-        Err(match KNOWN.iter().find(|(known, _)| *known == name) {
-            Some((_, feature)) => EngineUnavailable::NotBuiltIn { name: name.to_owned(), feature },
-            None => EngineUnavailable::Unknown {
+        match KNOWN.iter().find(|(known, _)| *known == name) {
+            Some(&(name, feature)) => Ok(Arc::new(NotBuiltIn { name, feature })),
+            None => Err(UnknownEngine {
                 name: name.to_owned(),
                 known: KNOWN.map(|(known, _)| format!("`{known}`")).join(", "),
-            },
-        })
+            }),
+        }
+    }
+
+    /// Whether there is an engine of this name, in this build or another.
+    pub fn exists(name: &str) -> bool {
+        KNOWN.iter().any(|(known, _)| *known == name)
+    }
+}
+
+/// An engine that exists, but that this build has not got.
+struct NotBuiltIn {
+    name: &'static str,
+    feature: &'static str,
+}
+
+impl NotBuiltIn {
+    fn error(&self, stage: StageKind) -> LoadError {
+        LoadError::Unavailable {
+            engine: self.name,
+            stage,
+            reason: "it is not built in".to_owned(),
+            remedy: format!("build with `cargo build -p smartedit-server --features {}`", self.feature),
+        }
+    }
+}
+
+impl Backend for NotBuiltIn {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn check(&self, stage: StageKind, _: &StageOptions) -> Result<(), LoadError> {
+        Err(self.error(stage))
+    }
+
+    fn load(
+        &self,
+        config: &NetworkConfig,
+        _: &WeightFile,
+        _: &StageOptions,
+    ) -> Result<Arc<dyn Stage>, LoadError> {
+        Err(self.error(config.kind()))
     }
 }
 
@@ -73,18 +108,16 @@ impl Engines {
 mod tests {
     use super::*;
 
-    fn message(name: &str) -> String {
-        Engines::default().get(name).err().map(|error| error.to_string()).unwrap_or_default()
-    }
-
     #[test]
     fn an_engine_that_is_not_built_in_names_its_feature() {
-        assert!(message("torch").contains("--features torch"), "{}", message("torch"));
+        let torch = Engines::default().get("torch").unwrap();
+        let message = torch.check(StageKind::Denoiser, &StageOptions::default()).unwrap_err().to_string();
+        assert!(message.contains("`torch`") && message.contains("--features torch"), "{message}");
     }
 
     #[test]
     fn an_unknown_engine_is_answered_with_the_known_ones() {
-        let message = message("tensorflow");
+        let message = Engines::default().get("tensorflow").err().unwrap().to_string();
         assert!(message.contains("`tensorflow`") && message.contains("`onnx`"), "{message}");
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use candle_core::Device;
 use smartedit_core::engine::Precision;
 use smartedit_core::model::NetworkConfig;
-use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, StageOptions};
+use smartedit_core::stage::{
+    Backend, GraphOptimization, LoadError, Stage, StageInfo, StageKind, StageOptions,
+};
 use smartedit_core::stages;
 use smartedit_core::weights::WeightFile;
 
-use crate::CandleEngine;
+use crate::{CandleEngine, threads};
 
 const NAME: &str = "candle";
 
@@ -49,32 +51,50 @@ impl Backend for CandleBackend {
             provider: None,
             weight_bytes: weights.tensor_bytes(),
         };
-        stages::load(Arc::new(engine), config, weights, info)
+        let stage = stages::load(Arc::new(engine), config, weights, info)?;
+        match options.threads {
+            Some(threads) => threads::on_threads(stage, threads),
+            None => Ok(stage),
+        }
     }
 }
 
+/// The device of the options, all of which candle can take.
 fn device(stage: StageKind, options: &StageOptions) -> Result<Device, LoadError> {
-    let unavailable = |reason: String, remedy: &str| LoadError::Unavailable {
+    let refuse = |option, message: String| LoadError::Option { engine: NAME, stage, option, message };
+    if options.program.is_some() {
+        let message = "it runs no programs; use `torch` for TorchScript, `onnx` for ONNX".to_owned();
+        return Err(refuse("file", message));
+    }
+    if !options.providers.is_empty() {
+        return Err(refuse("providers", "only `onnx` has them; use `device`".to_owned()));
+    }
+    if options.graph_optimization != GraphOptimization::default() {
+        return Err(refuse("graph_optimization", "only `onnx` has graphs".to_owned()));
+    }
+    let name = options.device.as_str();
+    let unavailable = |error: candle_core::Error, remedy: &str| LoadError::Unavailable {
         engine: NAME,
         stage,
-        reason,
+        reason: format!("device `{name}` cannot be had: {error}"),
         remedy: remedy.to_owned(),
     };
-    let name = options.device.as_str();
     let (family, index) = name.split_once(':').unwrap_or((name, "0"));
     let device = match (family, index.parse()) {
         ("cpu", _) if name == "cpu" => Ok(Device::Cpu),
         ("cuda", Ok(index)) => Device::new_cuda(index)
-            .map_err(|e| unavailable(e.to_string(), "build with the feature `cuda` on a machine with CUDA")),
-        ("metal", Ok(index)) => Device::new_metal(index)
-            .map_err(|e| unavailable(e.to_string(), "build with the feature `metal` on macOS")),
-        _ => Err(unavailable(format!("device `{name}` is unknown"), "use `cpu`, `cuda:N` or `metal:N`")),
+            .map_err(|e| unavailable(e, "build with the feature `cuda` on a machine with CUDA")),
+        ("metal", Ok(index)) => {
+            Device::new_metal(index).map_err(|e| unavailable(e, "build with the feature `metal` on macOS"))
+        }
+        _ => {
+            let message = format!("`{name}` is unknown; use `cpu`, `cuda:N` or `metal:N`");
+            Err(refuse("device", message))
+        }
     }?;
     if device.is_cpu() && options.precision == Precision::F16 {
-        return Err(unavailable(
-            "f16 is not supported on a CPU".to_owned(),
-            "use the precision `f32` or `bf16`",
-        ));
+        let message = "`f16` is not supported on a CPU; use `f32` or `bf16`".to_owned();
+        return Err(refuse("precision", message));
     }
     Ok(device)
 }

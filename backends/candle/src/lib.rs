@@ -8,6 +8,7 @@ mod backend;
 mod cpu;
 mod engine;
 mod tensor;
+mod threads;
 mod weight;
 
 pub use backend::CandleBackend;

@@ -69,6 +69,27 @@ pub struct DeployedStage {
     pub precision: String,
     /// Bytes of the stage's parameters in its weight file.
     pub weight_bytes: u64,
+    /// The execution provider that really computes it; `None` on engines that have none.
+    pub provider: Option<String>,
+    /// Threads that compute it; `None`: as many as the engine takes by itself.
+    pub threads: Option<u32>,
+    /// What was to compute it and could not be had, in order of preference; empty: it is computed as configured.
+    pub unavailable: Vec<UnavailablePlacement>,
+}
+
+/// What was to compute a stage and could not be had.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnavailablePlacement {
+    /// The engine's name.
+    pub engine: String,
+    /// The device.
+    pub device: String,
+    /// Element type of weights and activations.
+    pub precision: String,
+    /// The execution providers asked for, in order of preference.
+    pub providers: Vec<String>,
+    /// Why it could not be had, and what to do.
+    pub reason: String,
 }
 
 /// What a request gets that does not say otherwise.
@@ -143,7 +164,17 @@ impl From<v1::DeployedStage> for DeployedStage {
             device: wire.device,
             precision: wire.precision,
             weight_bytes: wire.weight_bytes,
+            provider: Some(wire.provider).filter(|provider| !provider.is_empty()),
+            threads: wire.threads,
+            unavailable: wire.unavailable.into_iter().map(UnavailablePlacement::from).collect(),
         }
+    }
+}
+
+impl From<v1::UnavailablePlacement> for UnavailablePlacement {
+    fn from(wire: v1::UnavailablePlacement) -> Self {
+        let v1::UnavailablePlacement { engine, device, precision, providers, reason } = wire;
+        Self { engine, device, precision, providers, reason }
     }
 }
 

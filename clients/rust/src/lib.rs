@@ -23,7 +23,9 @@ mod retry;
 mod stream;
 
 pub use client::{Builder, Client};
-pub use deployment::{DeployedStage, Deployment, DeploymentState, EditDefaults, EditLimits, Pipeline};
+pub use deployment::{
+    DeployedStage, Deployment, DeploymentState, EditDefaults, EditLimits, Pipeline, UnavailablePlacement,
+};
 pub use error::{Error, FieldViolation, Rejection, Result};
 pub use event::{Edited, Event, Preview, Stage, StageTiming, Timings};
 pub use options::{

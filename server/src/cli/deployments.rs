@@ -1,7 +1,7 @@
 //! `smartedit deployments`.
 
 use clap::Args;
-use smartedit_client::{Client, Deployment, DeploymentState};
+use smartedit_client::{Client, DeployedStage, Deployment, DeploymentState, UnavailablePlacement};
 
 use super::{CliError, print, runtime};
 
@@ -33,15 +33,24 @@ fn describe(deployment: &Deployment) -> String {
     let default = if deployment.is_default { " (default)" } else { "" };
     let load = format!("{} waiting, {} running", deployment.queued, deployment.running);
     let mut text = format!("{}{default}: {state}; {load}\n", deployment.name);
-    for stage in &deployment.stages {
-        text += &format!(
-            "  {:<15} {} on {}, {}, {:.1} MiB\n",
-            stage.stage.to_string(),
-            stage.engine,
-            stage.device,
-            stage.precision,
-            stage.weight_bytes as f64 / f64::from(1 << 20)
-        );
+    deployment.stages.iter().for_each(|stage| text += &describe_stage(stage));
+    text
+}
+
+/// What computes a stage, and what does not though it was wanted.
+fn describe_stage(stage: &DeployedStage) -> String {
+    let provider = stage.provider.as_ref().map(|provider| format!(" ({provider})")).unwrap_or_default();
+    let threads = stage.threads.map(|threads| format!(", {threads} threads")).unwrap_or_default();
+    let mut text = format!(
+        "  {:<15} {} on {}{provider}, {}{threads}, {:.1} MiB\n",
+        stage.stage.to_string(),
+        stage.engine,
+        stage.device,
+        stage.precision,
+        stage.weight_bytes as f64 / f64::from(1 << 20)
+    );
+    for UnavailablePlacement { engine, device, reason, .. } in &stage.unavailable {
+        text += &format!("  {:<15} instead of {engine} on {device}: {reason}\n", "");
     }
     text
 }

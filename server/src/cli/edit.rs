@@ -80,9 +80,9 @@ impl Edit {
             Override::flag("edit", "listen", "\"127.0.0.1:0\""),
             Override::flag("edit", "log.level", "warn"),
         ];
-        let (config, _) = self.settings.load(&engines, flags, std::env::vars())?;
-        telemetry::init(&config.log);
-        Ok((config, engines))
+        let (loaded, _) = self.settings.load(&engines, flags, std::env::vars())?;
+        telemetry::init(&loaded.config.log);
+        Ok((loaded.config, engines))
     }
 
     async fn edit(&self, request: EditRequest, local: Option<(Config, Engines)>) -> Result<Edited, CliError> {
@@ -114,7 +114,7 @@ impl Edit {
 
     /// Starts a server on a loopback port and waits until the deployment is ready.
     async fn start(&self, config: Config, engines: Engines) -> Result<SocketAddr, CliError> {
-        let loader = Arc::new(EngineLoader(engines));
+        let loader = Arc::new(EngineLoader::new(engines, &config.cache));
         let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
         let address = server.local_addr();
         let ready = server.ready(self.deployment.as_deref().unwrap_or_default());
@@ -127,8 +127,14 @@ impl Edit {
 fn summary(output: &Path, edited: &Edited) -> String {
     let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
     let timings = &edited.timings;
-    let stages: Vec<_> =
-        timings.stages.iter().map(|stage| format!("{} {}", stage.stage, seconds(stage.duration))).collect();
+    let stages: Vec<_> = timings
+        .stages
+        .iter()
+        .map(|stage| {
+            let cached = if stage.cached { " (cached)" } else { "" };
+            format!("{} {}{cached}", stage.stage, seconds(stage.duration))
+        })
+        .collect();
     let mut text =
         format!("{}: {}×{}, seed {}\n", output.display(), edited.width, edited.height, edited.seed);
     if let Some(reply) = edited.reply.as_deref().filter(|reply| !reply.is_empty()) {

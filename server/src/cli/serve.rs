@@ -30,7 +30,7 @@ pub(super) struct Serve {
     /// Seconds that running and waiting edits may take to finish after SIGTERM [default: 30]
     #[arg(long, value_name = "SECONDS")]
     drain_timeout: Option<f64>,
-    /// Check the configuration, say everything that is wrong with it, and end
+    /// Check the configuration, say everything that is wrong with it or cannot be had here, and end
     #[arg(long)]
     check_config: bool,
 }
@@ -38,10 +38,12 @@ pub(super) struct Serve {
 impl Serve {
     pub(super) fn run(self) -> Result<(), CliError> {
         let engines = Engines::built_in();
-        let (config, strangers) = self.settings.load(&engines, self.flags(), std::env::vars())?;
+        let (loaded, strangers) = self.settings.load(&engines, self.flags(), std::env::vars())?;
         if self.check_config {
+            loaded.check_here(&engines).map_err(CliError::usage)?;
             return print("the configuration is valid\n");
         }
+        let config = loaded.config;
         telemetry::init(&config.log);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "smartedit");
         for variable in strangers {
@@ -74,8 +76,8 @@ impl Serve {
 async fn serve(config: Config, engines: Engines) -> Result<(), CliError> {
     // Before the address is bound: whoever sees it can rely on signals being heard.
     let mut signals = Signals::listen()?;
-    let server =
-        Server::bind_with(config, Arc::new(EngineLoader(engines))).await.map_err(CliError::failed)?;
+    let loader = Arc::new(EngineLoader::new(engines, &config.cache));
+    let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
     tracing::info!(address = %server.local_addr(), "listening");
     let shutdown = server.shutdown();
     let mut serving = std::pin::pin!(server.serve());

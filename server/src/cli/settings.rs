@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::CliError;
-use crate::config::{Config, DEFAULT_DEPLOYMENT, Loaded, Override, load};
+use crate::config::{DEFAULT_DEPLOYMENT, Loaded, Override, load};
 use crate::engines::Engines;
 
 /// The model that is served where nothing says otherwise, relative to the current directory or to one above the
@@ -37,7 +37,7 @@ impl Settings {
         engines: &Engines,
         flags: Vec<Override>,
         variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Config, Vec<String>), CliError> {
+    ) -> Result<(Loaded, Vec<String>), CliError> {
         let own = ["SMARTEDIT_CONFIG"];
         let variables = variables.filter(|(name, _)| !own.contains(&name.as_str()));
         let (mut overrides, strangers) = Override::from_env(variables);
@@ -56,7 +56,7 @@ impl Settings {
         }
         let loaded = load(self.config.as_deref(), &overrides).map_err(CliError::usage)?;
         loaded.check(engines).map_err(CliError::usage)?;
-        Ok((loaded.config, strangers))
+        Ok((loaded, strangers))
     }
 }
 

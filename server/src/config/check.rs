@@ -1,20 +1,40 @@
 //! Judging the values of a configuration.
 
 use smartedit_core::model::ModelDirectory;
-use smartedit_core::stage::StageKind;
+use smartedit_core::stage::{LoadError, StageKind};
 
-use super::{Config, ConfigError, DeploymentConfig, Loaded, Problems};
+use super::{Candidate, Config, ConfigError, DeploymentConfig, Loaded, Placement, Problems};
 use crate::engines::Engines;
 
+/// Threads that may compute a stage.
+const MAX_THREADS: usize = 1024;
+
 impl Loaded {
-    /// Checks everything that can be known before anything is loaded: limits, names, model directories, stages,
-    /// engines and devices.
+    /// Checks everything that is wrong wherever the server runs: limits, names, model directories, stages, engines
+    /// that do not exist and options that an engine cannot take.
     ///
     /// # Errors
     ///
     /// [`ConfigError::Invalid`] with everything that is wrong.
     pub fn check(&self, engines: &Engines) -> Result<(), ConfigError> {
-        let problems = self.config.problems(engines);
+        self.judge(self.config.problems(engines))
+    }
+
+    /// Checks also that every stage can be computed by this build on this machine. A server does not need that: it
+    /// serves the deployments whose stages can.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Invalid`] with everything that is wrong or cannot be had.
+    pub fn check_here(&self, engines: &Engines) -> Result<(), ConfigError> {
+        let mut problems = self.config.problems(engines);
+        for (name, deployment) in &self.config.deployments {
+            check_availability(name, deployment, engines, &mut problems);
+        }
+        self.judge(problems)
+    }
+
+    fn judge(&self, problems: Problems) -> Result<(), ConfigError> {
         if problems.is_empty() {
             return Ok(());
         }
@@ -108,10 +128,25 @@ fn check_deployment(name: &str, config: &DeploymentConfig, engines: &Engines, pr
     if config.instances == 0 {
         problems.add(key("instances"), "must be 1 or more");
     }
-    if config.threads == Some(0) {
-        problems.add(key("threads"), "must be 1 or more; leave it out for all cores");
+    check_threads(&format!("deployments.{name}"), config.threads, problems);
+    for (index, alternative) in config.fallback.iter().enumerate() {
+        let table = key(&format!("fallback[{index}]"));
+        check_alternative(&table, &alternative.0, problems);
+        if alternative.0.file.is_some() {
+            problems.add(
+                format!("{table}.file"),
+                "is for a single stage: give the stage a `fallback` of its own",
+            );
+        }
     }
-    let stages: Vec<StageKind> = match ModelDirectory::open(&config.model) {
+    for (stage, placement) in &config.stages {
+        let table = key(&format!("stages.{stage}"));
+        check_placement(&table, placement, problems);
+        for (index, alternative) in placement.fallback.iter().flatten().enumerate() {
+            check_alternative(&format!("{table}.fallback[{index}]"), &alternative.0, problems);
+        }
+    }
+    let stages = match ModelDirectory::open(&config.model) {
         Ok(directory) => directory.config().stages.keys().copied().collect(),
         Err(error) => {
             problems.add(key("model"), error);
@@ -127,61 +162,107 @@ fn check_deployment(name: &str, config: &DeploymentConfig, engines: &Engines, pr
             );
         }
     }
-    check_engines(name, config, &stages, engines, problems);
+    check_candidates(name, config, &stages, engines, problems);
 }
 
-/// Checks the engines of the model's stages, or, where those are not known, the engines that are named. A
-/// complaint about the deployment's own engine is made once, not for each stage.
-fn check_engines(
+fn check_threads(table: &str, threads: Option<usize>, problems: &mut Problems) {
+    if threads.is_some_and(|threads| !(1..=MAX_THREADS).contains(&threads)) {
+        let message = format!("must be 1 to {MAX_THREADS}; leave it out for as many as the engine takes");
+        problems.add(format!("{table}.threads"), message);
+    }
+}
+
+fn check_placement(table: &str, placement: &Placement, problems: &mut Problems) {
+    check_threads(table, placement.threads, problems);
+    if let Some(file) = placement.file.as_ref().filter(|file| !file.is_file()) {
+        problems.add(format!("{table}.file"), format!("there is no file {}", file.display()));
+    }
+}
+
+fn check_alternative(table: &str, alternative: &Placement, problems: &mut Problems) {
+    check_placement(table, alternative, problems);
+    if alternative.fallback.is_some() {
+        let message = "an alternative has none of its own: list all of them in their order";
+        problems.add(format!("{table}.fallback"), message);
+    }
+}
+
+/// Checks what the engines can say of everything that may compute a stage of the model, or, where those are not
+/// known, any stage. A complaint about a setting of the deployment is made once, not for each stage.
+fn check_candidates(
     name: &str,
     config: &DeploymentConfig,
     stages: &[StageKind],
     engines: &Engines,
     problems: &mut Problems,
 ) {
-    let mut complaints: Vec<(String, String)> = Vec::new();
-    let mut complain = |key: String, message: String| {
-        if !complaints.iter().any(|(other, _)| *other == key) {
-            complaints.push((key, message));
-        }
-    };
-    if let Err(error) = engines.get(&config.engine) {
-        complain(format!("deployments.{name}.engine"), error.to_string());
-    }
-    let named = config.stages.keys().filter(|stage| !stages.contains(stage));
-    for stage in stages.iter().chain(named) {
-        let (engine, options) = config.stage(*stage);
-        let own = config.stages.get(stage).is_some_and(|own| own.engine.is_some());
-        let table = match config.stages.contains_key(stage) {
-            true => format!("deployments.{name}.stages.{stage}"),
-            false => format!("deployments.{name}"),
-        };
-        match engines.get(engine) {
-            Err(error) if own => complain(format!("{table}.engine"), error.to_string()),
-            Err(_) => {}
-            Ok(backend) => {
-                if let Err(error) = backend.check(*stage, &options) {
-                    complain(table, error.to_string());
+    let key = |key: &str| format!("deployments.{name}.{key}");
+    for stage in judged(config, stages) {
+        for candidate in config.candidates(stage) {
+            let orphan = ["inputs", "outputs"].into_iter().find(|setting| candidate.is_set(setting));
+            if let Some(setting) = orphan.filter(|_| candidate.options.program.is_none()) {
+                problems.add_once(
+                    key(&candidate.key(setting)),
+                    "names tensors of a `file`, of which there is none",
+                );
+            }
+            match engines.get(&candidate.engine).map(|backend| backend.check(stage, &candidate.options)) {
+                Err(unknown) => problems.add_once(key(&candidate.key("engine")), unknown),
+                Ok(Err(error @ LoadError::Option { option, .. })) => {
+                    problems.add_once(key(&candidate.key(option)), error);
                 }
+                Ok(_) => {}
             }
         }
     }
-    for (key, message) in complaints {
-        problems.add(key, message);
+}
+
+/// Complains of the stages that nothing can compute here of what may.
+fn check_availability(name: &str, config: &DeploymentConfig, engines: &Engines, problems: &mut Problems) {
+    let directory = ModelDirectory::open(&config.model);
+    let stages: Vec<_> = directory.iter().flat_map(|model| model.config().stages.keys().copied()).collect();
+    for stage in judged(config, &stages) {
+        let candidates = config.candidates(stage);
+        let missing = |candidate: &Candidate| {
+            let backend = engines.get(&candidate.engine).ok()?;
+            backend.check(stage, &candidate.options).err().map(|error| (candidate.key("engine"), error))
+        };
+        let shortages: Vec<_> = candidates.iter().map_while(missing).collect();
+        if shortages.len() == candidates.len() {
+            for (key, error) in shortages {
+                problems.add_once(format!("deployments.{name}.{key}"), error);
+            }
+        }
     }
+}
+
+/// The stages whose engines are asked: the model's and those that have a table, or all where the model's are unknown.
+fn judged(config: &DeploymentConfig, stages: &[StageKind]) -> Vec<StageKind> {
+    let known = |stage: &StageKind| stages.contains(stage) || config.stages.contains_key(stage);
+    StageKind::ALL.into_iter().filter(|stage| stages.is_empty() || known(stage)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use smartedit_core::model::NetworkConfig;
+    use smartedit_core::stage::{Backend, Stage, StageOptions};
+    use smartedit_core::weights::WeightFile;
+
     use super::super::{Override, load};
     use super::*;
 
     fn complaints(text: &str) -> Vec<String> {
+        complaints_on(&Engines::default(), text)
+    }
+
+    fn complaints_on(engines: &Engines, text: &str) -> Vec<String> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("smartedit.toml");
         std::fs::write(&path, text).unwrap();
         let overrides = [Override::flag("--listen", "listen", "127.0.0.1:0")];
-        match load(Some(&path), &overrides).unwrap().check(&Engines::default()) {
+        match load(Some(&path), &overrides).unwrap().check_here(engines) {
             Err(ConfigError::Invalid(problems)) => problems.iter().map(ToString::to_string).collect(),
             other => panic!("{other:?}"),
         }
@@ -237,5 +318,99 @@ mod tests {
             complaints("[limits]\nmax_message_bytes = 1000\nmax_image_bytes = 2000\nmax_queue_bytes = 10\n");
         one_has(&complaints, &["smartedit.toml:3: limits.max_image_bytes", "1000"]);
         one_has(&complaints, &["smartedit.toml:4: limits.max_queue_bytes", "1000"]);
+    }
+
+    /// An engine that takes no `providers`, and has no device but `cpu`.
+    struct Abacus;
+
+    impl Backend for Abacus {
+        fn name(&self) -> &'static str {
+            "candle"
+        }
+
+        fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError> {
+            let engine = self.name();
+            if !options.providers.is_empty() {
+                return Err(LoadError::Option {
+                    engine,
+                    stage,
+                    option: "providers",
+                    message: "none".to_owned(),
+                });
+            }
+            if options.device != "cpu" {
+                let reason = format!("no {}", options.device);
+                return Err(LoadError::Unavailable { engine, stage, reason, remedy: "buy one".to_owned() });
+            }
+            Ok(())
+        }
+
+        fn load(
+            &self,
+            _: &NetworkConfig,
+            _: &WeightFile,
+            _: &StageOptions,
+        ) -> Result<Arc<dyn Stage>, LoadError> {
+            unreachable!("nothing is loaded to check a configuration")
+        }
+    }
+
+    /// What is said of a deployment `a` of the shipped model on [`Abacus`].
+    fn complaints_of(deployment: &str) -> Vec<String> {
+        let mut engines = Engines::default();
+        engines.add(Arc::new(Abacus));
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny-random");
+        complaints_on(&engines, &format!("[deployments.a]\nmodel = {model:?}\n{deployment}"))
+    }
+
+    #[test]
+    fn settings_that_an_engine_cannot_take_are_told_where_they_were_made() {
+        let complaints = complaints_of(
+            "providers = [\"cuda\"]\n\
+             threads = 5000\n\
+             fallback = [{ engine = \"abacus\" }, { file = \"x.onnx\", fallback = [] }]\n\
+             [deployments.a.stages.denoiser]\n\
+             inputs = { sample = \"x\" }\n\
+             [deployments.a.stages.vae_decoder]\n\
+             file = \"nowhere.onnx\"\n\
+             fallback = [\"torch\", { threads = 0 }]\n",
+        );
+        one_has(&complaints, &["smartedit.toml:3: deployments.a.providers", "`candle`"]);
+        one_has(&complaints, &["smartedit.toml:4: deployments.a.threads", "1024"]);
+        one_has(&complaints, &["smartedit.toml:5: deployments.a.fallback[0].engine", "`abacus`"]);
+        one_has(&complaints, &["smartedit.toml:5: deployments.a.fallback[1].file", "single stage"]);
+        one_has(&complaints, &["smartedit.toml:5: deployments.a.fallback[1].fallback", "list all"]);
+        one_has(&complaints, &["smartedit.toml:7: deployments.a.stages.denoiser.inputs", "`file`"]);
+        one_has(&complaints, &["smartedit.toml:9: deployments.a.stages.vae_decoder.file", "nowhere.onnx"]);
+        one_has(&complaints, &["smartedit.toml:10: deployments.a.stages.vae_decoder.fallback[1].threads"]);
+        assert_eq!(
+            complaints.iter().filter(|text| text.contains("a.providers")).count(),
+            1,
+            "{complaints:#?}"
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_had_is_told_unless_something_instead_can() {
+        let complaints = complaints_of("device = \"cuda:0\"\nfallback = [\"torch\"]\n");
+        one_has(&complaints, &["deployments.a.engine", "no cuda:0", "buy one"]);
+        one_has(&complaints, &["smartedit.toml:4: deployments.a.fallback[0].engine", "--features torch"]);
+        assert_eq!(complaints.len(), 2, "{complaints:#?}");
+    }
+
+    #[test]
+    fn settings_from_outside_the_file_are_told_with_their_origin() {
+        let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/tiny-random");
+        let overrides = [
+            Override::flag("--model", "deployments.a.model", format!("{model:?}")),
+            Override::flag("--set x", "deployments.a.fallback", "[\"abacus\"]"),
+        ];
+        let loaded = load(None, &overrides).unwrap();
+        let Err(ConfigError::Invalid(problems)) = loaded.check(&Engines::default()) else {
+            panic!("an abacus is no engine")
+        };
+        let complaints: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        one_has(&complaints, &["--set x: deployments.a.fallback[0].engine", "`abacus`"]);
+        assert_eq!(complaints.len(), 1, "that an engine is not built in is no mistake: {complaints:#?}");
     }
 }

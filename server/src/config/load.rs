@@ -77,7 +77,9 @@ impl Override {
         for (name, value) in variables {
             let key = name[PREFIX.len()..].to_lowercase().replace(SEPARATOR, ".");
             let root = key.split('.').next().unwrap_or_default();
-            if ["listen", "default_deployment", "limits", "log", "drain", "deployments"].contains(&root) {
+            if ["listen", "default_deployment", "limits", "cache", "log", "drain", "deployments"]
+                .contains(&root)
+            {
                 overrides.push(Self { key, value, origin: name });
             } else {
                 strangers.push(name);
@@ -129,13 +131,29 @@ fn read(path: &Path) -> Result<(Table, Origins), ConfigError> {
     let mut table: Table = toml::from_str(&text).map_err(parse)?;
     let directory = path.parent().unwrap_or(Path::new(""));
     if let Some(Value::Table(deployments)) = table.get_mut("deployments") {
-        for (_, deployment) in deployments.iter_mut() {
-            if let Some(Value::String(model)) = deployment.get_mut("model") {
-                *model = directory.join(&*model).to_string_lossy().into_owned();
-            }
-        }
+        deployments.iter_mut().for_each(|(_, deployment)| rebase(deployment, directory));
     }
     Ok((table, Origins::of_file(&path.display().to_string(), &text)))
+}
+
+/// Makes the paths of a deployment relative to a directory: its `model`, and the `file` of stages and alternatives.
+fn rebase(value: &mut Value, directory: &Path) {
+    match value {
+        Value::Array(values) => values.iter_mut().for_each(|value| rebase(value, directory)),
+        Value::Table(table) => {
+            for (key, value) in table.iter_mut() {
+                match (key.as_str(), value) {
+                    ("model" | "file", Value::String(path)) => {
+                        *path = directory.join(&*path).to_string_lossy().into_owned();
+                    }
+                    // Names of tensors and of providers' options, which no path stands in.
+                    ("inputs" | "outputs" | "providers", _) => {}
+                    (_, value) => rebase(value, directory),
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 /// The table with one more setting, which is a TOML value if it fits as one, else a string.
@@ -210,6 +228,22 @@ mod tests {
         assert_eq!(config.listen.port(), 1);
         assert_eq!(config.deployments["a"].model, directory.path().join("m"));
         assert_eq!(config.deployments["b"].model, Path::new("n"));
+    }
+
+    #[test]
+    fn paths_in_a_file_are_relative_to_it() {
+        let (directory, path) = file(
+            "[deployments.a]\nmodel = \"m\"\n\
+             [deployments.a.stages.denoiser]\nfile = \"unet.onnx\"\ninputs = { file = \"x\" }\n\
+             fallback = [{ engine = \"torch\", file = \"/unet.pt\" }, { file = \"small.onnx\" }]\n",
+        );
+        let config = load(Some(&path), &[]).unwrap().config;
+        let stage = &config.deployments["a"].stages[&smartedit_core::stage::StageKind::Denoiser];
+        assert_eq!(stage.file.as_deref(), Some(directory.path().join("unet.onnx").as_path()));
+        assert_eq!(stage.inputs.as_ref().unwrap()["file"], "x");
+        let files = stage.fallback.iter().flatten().map(|alternative| alternative.0.file.clone().unwrap());
+        let expected = [PathBuf::from("/unet.pt"), directory.path().join("small.onnx")];
+        assert_eq!(files.collect::<Vec<_>>(), expected);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod check;
 mod load;
 mod origin;
+mod placement;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,10 +12,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use smartedit_core::engine::Precision;
-use smartedit_core::stage::{StageKind, StageOptions};
+use smartedit_core::stage::{GraphOptimization, StageKind, StageOptions};
 
 pub use load::{ConfigError, Loaded, Override, load};
 pub use origin::{Origins, Problem, Problems};
+pub use placement::{Alternative, Candidate, Placement, ProviderConfig};
 
 /// The deployment that a server has which is given a model directory instead of a configuration.
 pub const DEFAULT_DEPLOYMENT: &str = "default";
@@ -29,6 +31,8 @@ pub struct Config {
     pub default_deployment: Option<String>,
     /// What a request may ask for, and how many may wait.
     pub limits: Limits,
+    /// What is kept for requests to come.
+    pub cache: CacheConfig,
     /// How the server logs.
     pub log: Log,
     /// How the server stops.
@@ -61,6 +65,17 @@ pub struct Limits {
     pub max_queue_bytes: usize,
     /// Edits being received or waited for, over all deployments and connections.
     pub max_concurrent: usize,
+}
+
+/// What is kept for requests to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// Bytes of what stages made, over all deployments, in the host's memory; 0 keeps nothing.
+    pub max_bytes: usize,
+    /// Bytes of a language model's keys and values of prompts' beginnings, per deployment, on its device; 0 keeps
+    /// nothing.
+    pub max_prefix_bytes: usize,
 }
 
 /// How the server logs.
@@ -116,27 +131,24 @@ pub struct DeploymentConfig {
     /// Element type of weights and activations of all stages.
     #[serde(default)]
     pub precision: Precision,
-    /// Threads that compute one edit; without it, all cores.
+    /// Threads that compute a stage; without it, as many as its engine takes.
     #[serde(default)]
     pub threads: Option<usize>,
+    /// Execution providers of ONNX Runtime, in order of preference.
+    #[serde(default)]
+    pub providers: Vec<ProviderConfig>,
+    /// How far ONNX Runtime rewrites the graphs.
+    #[serde(default)]
+    pub graph_optimization: GraphOptimization,
+    /// What computes a stage instead, in order of preference, where engine, device or providers cannot be had.
+    #[serde(default)]
+    pub fallback: Vec<Alternative>,
     /// Edits computed at the same time. They share the weights.
     #[serde(default = "default_instances")]
     pub instances: usize,
     /// What single stages have different.
     #[serde(default)]
-    pub stages: BTreeMap<StageKind, StageOverride>,
-}
-
-/// What a stage has different from its deployment.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StageOverride {
-    /// The engine.
-    pub engine: Option<String>,
-    /// The device.
-    pub device: Option<String>,
-    /// Element type of weights and activations.
-    pub precision: Option<Precision>,
+    pub stages: BTreeMap<StageKind, Placement>,
 }
 
 fn default_engine() -> String {
@@ -160,18 +172,12 @@ impl DeploymentConfig {
             device: default_device(),
             precision: Precision::default(),
             threads: None,
+            providers: Vec::new(),
+            graph_optimization: GraphOptimization::default(),
+            fallback: Vec::new(),
             instances: default_instances(),
             stages: BTreeMap::new(),
         }
-    }
-
-    /// The engine of a stage, and the stage's options.
-    pub fn stage(&self, kind: StageKind) -> (&str, StageOptions) {
-        let own = self.stages.get(&kind);
-        let engine = own.and_then(|own| own.engine.as_ref()).unwrap_or(&self.engine);
-        let device = own.and_then(|own| own.device.as_ref()).unwrap_or(&self.device);
-        let precision = own.and_then(|own| own.precision).unwrap_or(self.precision);
-        (engine, StageOptions { device: device.clone(), precision, ..StageOptions::default() })
     }
 }
 
@@ -199,6 +205,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             default_deployment: None,
             limits: Limits::default(),
+            cache: CacheConfig::default(),
             log: Log::default(),
             drain: Drain::default(),
             deployments: BTreeMap::new(),
@@ -220,6 +227,12 @@ impl Default for Limits {
             max_queue_bytes: 256 << 20,
             max_concurrent: 128,
         }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20, max_prefix_bytes: 256 << 20 }
     }
 }
 

@@ -25,13 +25,27 @@ impl Origins {
                 "" => key.get_ref().to_string(),
                 prefix => format!("{prefix}.{}", key.get_ref()),
             };
-            let before = text.get(..key.span().start).unwrap_or(text);
-            let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
-            self.0.insert(path.clone(), format!("{file}:{line}"));
-            if let DeValue::Table(inner) = value.get_ref() {
-                self.add(file, text, &path, inner);
+            self.note(file, text, &path, key.span().start);
+            match value.get_ref() {
+                DeValue::Table(inner) => self.add(file, text, &path, inner),
+                DeValue::Array(elements) => {
+                    for (index, element) in elements.iter().enumerate() {
+                        let path = format!("{path}[{index}]");
+                        self.note(file, text, &path, element.span().start);
+                        if let DeValue::Table(inner) = element.get_ref() {
+                            self.add(file, text, &path, inner);
+                        }
+                    }
+                }
+                _ => {}
             }
         }
+    }
+
+    fn note(&mut self, file: &str, text: &str, path: &str, start: usize) {
+        let before = text.get(..start).unwrap_or(text);
+        let line = before.bytes().filter(|byte| *byte == b'\n').count() + 1;
+        self.0.insert(path.to_owned(), format!("{file}:{line}"));
     }
 
     /// Remembers that a key was set from elsewhere.
@@ -39,14 +53,14 @@ impl Origins {
         self.0.insert(key.to_owned(), origin.to_owned());
     }
 
-    /// Where a key, or the innermost table around it, was set.
+    /// Where a key, or the innermost table or array around it, was set.
     pub fn of(&self, key: &str) -> Option<&str> {
         let mut key = key;
         loop {
             if let Some(origin) = self.0.get(key) {
                 return Some(origin);
             }
-            key = key.rsplit_once('.')?.0;
+            key = &key[..key.rfind(['.', '['])?];
         }
     }
 }
@@ -78,6 +92,13 @@ pub struct Problems(Vec<Problem>);
 impl Problems {
     pub(super) fn add(&mut self, key: impl Into<String>, message: impl fmt::Display) {
         self.0.push(Problem { key: key.into(), message: message.to_string(), origin: None });
+    }
+
+    /// Adds a problem unless there is one of this key.
+    pub(super) fn add_once(&mut self, key: String, message: impl fmt::Display) {
+        if !self.0.iter().any(|problem| problem.key == key) {
+            self.add(key, message);
+        }
     }
 
     pub(super) fn locate(mut self, origins: &Origins) -> Self {

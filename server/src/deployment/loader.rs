@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smartedit_core::cache::StageCache;
+use smartedit_core::model::NetworkConfig;
 use smartedit_core::pipeline::{Model, ModelError};
-use smartedit_core::stage::{LoadError, StageKind};
+use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, StageOptions};
+use smartedit_core::weights::WeightFile;
 
-use crate::config::DeploymentConfig;
+use super::placed::{PlacedModel, PlacedStage, Unavailable};
+use crate::config::{CacheConfig, Candidate, DeploymentConfig};
 use crate::engines::Engines;
 use crate::work::Editor;
 
@@ -32,33 +36,125 @@ impl NotLoaded {
     }
 }
 
-/// Loads stages on the engines of this build.
-pub struct EngineLoader(pub Engines);
+/// Loads stages on engines. All models share a cache of what stages make.
+pub struct EngineLoader {
+    engines: Engines,
+    /// `None` where nothing is kept.
+    cache: Option<Arc<StageCache>>,
+    max_prefix_bytes: usize,
+}
+
+impl EngineLoader {
+    /// Loads stages on these engines, with a cache of its own.
+    pub fn new(engines: Engines, config: &CacheConfig) -> Self {
+        let cache = (config.max_bytes > 0).then(|| StageCache::new(config.max_bytes));
+        Self { engines, cache, max_prefix_bytes: config.max_prefix_bytes }
+    }
+}
 
 impl Loader for EngineLoader {
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
-        let mut stages = BTreeMap::new();
+        let mut ways = BTreeMap::new();
         for kind in StageKind::ALL {
-            let (engine, options) = config.stage(kind);
-            let backend = self
-                .0
-                .get(engine)
-                .map_err(|error| NotLoaded { public: error.to_string(), source: error.into() })?;
-            stages.insert(kind, (backend, options));
+            ways.insert(kind, self.ways(config, kind)?);
         }
+        let (mut stages, mut used) = (Vec::new(), BTreeMap::new());
         let model = Model::load(&config.model, |network, weights| {
             let kind = network.kind();
-            let (backend, options) = stages.get(&kind).expect("all kinds are there");
-            tracing::debug!(stage = kind.name(), engine = backend.name(), "loading");
-            backend.load(network, weights, options)
+            let (stage, placed, options) = place(network, weights, &ways[&kind])?;
+            stages.push(placed);
+            used.insert(kind, options);
+            Ok(stage)
         });
+        let model = model.map(|model| model.with_prefixes(self.max_prefix_bytes));
+        let model = match &self.cache {
+            Some(cache) => {
+                model.and_then(|model| model.with_cache(cache.clone(), |kind| used[&kind].clone()))
+            }
+            None => model,
+        };
         match model {
-            Ok(model) => Ok(Arc::new(model)),
+            Ok(model) => Ok(Arc::new(PlacedModel { model: Arc::new(model), stages })),
             // These words come from an engine: what is missing and how to get it.
-            Err(error @ ModelError::Stage(LoadError::Unavailable { .. })) => {
+            Err(error @ ModelError::Stage(LoadError::Unavailable { .. } | LoadError::Option { .. })) => {
                 Err(NotLoaded { public: error.to_string(), source: error.into() })
             }
             Err(error) => Err(NotLoaded::internal(error.into())),
         }
     }
 }
+
+impl EngineLoader {
+    /// What may compute a stage, in order of preference, and the engines for that.
+    fn ways(
+        &self,
+        config: &DeploymentConfig,
+        kind: StageKind,
+    ) -> Result<Vec<(Candidate, Arc<dyn Backend>)>, NotLoaded> {
+        let candidates = config.candidates(kind).into_iter();
+        let ways =
+            candidates.map(|candidate| self.engines.get(&candidate.engine).map(|engine| (candidate, engine)));
+        ways.collect::<Result<_, _>>()
+            .map_err(|error| NotLoaded { public: error.to_string(), source: error.into() })
+    }
+}
+
+/// Loads a stage in the first way that can be had, and tells with what options.
+fn place(
+    network: &NetworkConfig,
+    weights: &WeightFile,
+    ways: &[(Candidate, Arc<dyn Backend>)],
+) -> Result<(Arc<dyn Stage>, PlacedStage, StageOptions), LoadError> {
+    let kind = network.kind();
+    let mut unavailable = Vec::new();
+    let mut missed: Option<LoadError> = None;
+    for (candidate, engine) in ways {
+        tracing::debug!(stage = kind.name(), engine = engine.name(), "loading");
+        let options = &candidate.options;
+        match engine.check(kind, options).and_then(|()| engine.load(network, weights, options)) {
+            Ok(stage) => {
+                if !unavailable.is_empty() {
+                    warn_of_fallback(stage.info(), &unavailable);
+                }
+                let placed =
+                    PlacedStage { info: stage.info().clone(), threads: options.threads, unavailable };
+                return Ok((stage, placed, options.clone()));
+            }
+            Err(error @ LoadError::Unavailable { .. }) => {
+                unavailable.push(Unavailable::new(candidate, error.to_string()));
+                missed = Some(match missed {
+                    Some(first) => with_fallback(first, &error),
+                    None => error,
+                });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(missed.expect("there is always a way to try"))
+}
+
+/// The failure of what was wanted, when its fallback failed as well.
+fn with_fallback(mut wanted: LoadError, fallback: &LoadError) -> LoadError {
+    if let LoadError::Unavailable { remedy, .. } = &mut wanted {
+        *remedy += &format!("; its fallback: {fallback}");
+    }
+    wanted
+}
+
+fn warn_of_fallback(info: &StageInfo, unavailable: &[Unavailable]) {
+    for Unavailable { engine, device, reason, .. } in unavailable {
+        tracing::warn!(
+            stage = info.kind.name(),
+            wanted_engine = engine,
+            wanted_device = device,
+            engine = info.engine,
+            device = info.device,
+            provider = info.provider,
+            reason,
+            "a stage falls back"
+        );
+    }
+}
+
+#[cfg(all(test, feature = "candle"))]
+mod tests;

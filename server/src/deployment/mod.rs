@@ -1,6 +1,7 @@
 //! Deployments: models, what computes them, and the workers and queue in front of them.
 
 mod loader;
+mod placed;
 mod registry;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +15,7 @@ use crate::failure::Failure;
 use crate::work::{Editor, Queue, work};
 
 pub use loader::{EngineLoader, Loader, NotLoaded};
+pub use placed::{PlacedStage, Unavailable};
 pub use registry::Deployments;
 
 /// A model under a name, with its queue and workers.
@@ -47,7 +49,7 @@ impl Deployment {
         let deployment = Arc::new(Self { name: name.to_owned(), queue: Arc::new(queue), state });
         let first = deployment.clone();
         let config = config.clone();
-        deployment.spawn(0, config.threads, move || first.load(&config, loader.as_ref()));
+        deployment.spawn(0, move || first.load(&config, loader.as_ref()));
         deployment
     }
 
@@ -120,25 +122,19 @@ impl Deployment {
         );
         for index in 1..config.instances {
             let (editor, queue) = (editor.clone(), self.queue.clone());
-            self.spawn(index, config.threads, move || work(&editor, &queue));
+            self.spawn(index, move || work(&editor, &queue));
         }
         self.state.send_replace(State::Ready(editor.clone()));
         drop(_span);
         work(&editor, &self.queue);
     }
 
-    /// A worker thread. With `threads`, it computes with so many, itself included, and with no others.
-    fn spawn(&self, index: usize, threads: Option<usize>, body: impl FnOnce() + Send + 'static) {
+    /// A worker thread.
+    fn spawn(&self, index: usize, body: impl FnOnce() + Send + 'static) {
         // Workers read the time as the runtime does, which tests hold still.
         let runtime = Handle::try_current().ok();
         let body = move || {
             let _runtime = runtime.as_ref().map(Handle::enter);
-            let pool = threads.map(|threads| {
-                rayon::ThreadPoolBuilder::new().num_threads(threads).use_current_thread().build()
-            });
-            if let Some(Err(error)) = pool {
-                tracing::error!(error = error.to_string(), "cannot start the threads of a worker");
-            }
             body();
         };
         let name = format!("{}-{index}", self.name);

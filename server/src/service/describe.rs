@@ -1,13 +1,13 @@
 //! Deployments as messages.
 
 use smartedit_core::model::{ModelConfig, PipelineConfig, SchedulerKind};
-use smartedit_core::stage::{StageInfo, StageKind};
+use smartedit_core::stage::StageKind;
 use smartedit_proto::v1;
 
 use super::Service;
 use super::messages::{count, stage};
 use crate::config::Limits;
-use crate::deployment::{Deployment, State};
+use crate::deployment::{Deployment, PlacedStage, State, Unavailable};
 
 impl Service {
     /// What callers are told of a deployment.
@@ -39,7 +39,7 @@ impl Service {
     }
 }
 
-fn describe_model(description: &mut v1::Deployment, model: &ModelConfig, mut stages: Vec<StageInfo>) {
+fn describe_model(description: &mut v1::Deployment, model: &ModelConfig, stages: &[PlacedStage]) {
     description.model = model.name.clone();
     match &model.pipeline {
         PipelineConfig::SmartEdit { prompt, .. } => {
@@ -48,7 +48,8 @@ fn describe_model(description: &mut v1::Deployment, model: &ModelConfig, mut sta
         }
         PipelineConfig::InstructPix2Pix { .. } => description.set_pipeline(v1::Pipeline::InstructPix2pix),
     }
-    stages.sort_by_key(|info| StageKind::ALL.iter().position(|kind| *kind == info.kind));
+    let mut stages: Vec<_> = stages.iter().collect();
+    stages.sort_by_key(|placed| StageKind::ALL.iter().position(|kind| *kind == placed.info.kind));
     description.stages = stages.into_iter().map(deployed_stage).collect();
     description.defaults = Some(v1::EditDefaults {
         steps: count(model.defaults.steps),
@@ -62,13 +63,27 @@ fn describe_model(description: &mut v1::Deployment, model: &ModelConfig, mut sta
     });
 }
 
-fn deployed_stage(info: StageInfo) -> v1::DeployedStage {
+fn deployed_stage(placed: &PlacedStage) -> v1::DeployedStage {
+    let PlacedStage { info, threads, unavailable } = placed;
     v1::DeployedStage {
         stage: stage(info.kind).into(),
         engine: info.engine.to_owned(),
-        device: info.device,
+        device: info.device.clone(),
         precision: info.precision.to_string(),
         weight_bytes: info.weight_bytes,
+        provider: info.provider.clone().unwrap_or_default(),
+        threads: threads.map(|threads| count(threads.get())),
+        unavailable: unavailable.iter().map(unavailable_placement).collect(),
+    }
+}
+
+fn unavailable_placement(missed: &Unavailable) -> v1::UnavailablePlacement {
+    v1::UnavailablePlacement {
+        engine: missed.engine.clone(),
+        device: missed.device.clone(),
+        precision: missed.precision.to_string(),
+        providers: missed.providers.clone(),
+        reason: missed.reason.clone(),
     }
 }
 

@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use smartedit_core::model::ModelConfig;
-use smartedit_core::pipeline::{Edit, EditError, EditRequest, Model, Progress};
-use smartedit_core::stage::StageInfo;
+use smartedit_core::pipeline::{Edit, EditError, EditRequest, Progress};
+
+use crate::deployment::PlacedStage;
 
 /// A loaded model, shared by the workers of a deployment.
 pub trait Editor: Send + Sync {
     /// The content of `model.json`.
     fn config(&self) -> &ModelConfig;
 
-    /// What computes each stage.
-    fn stages(&self) -> Vec<StageInfo>;
+    /// Its stages and what computes them.
+    fn stages(&self) -> &[PlacedStage];
 
     /// Checks a request and prepares its edit.
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError>;
@@ -26,20 +27,6 @@ pub trait Editing {
 
     /// Decodes the picture as it is predicted so far; `None` outside the denoising loop.
     fn preview(&mut self) -> Result<Option<RgbImage>, EditError>;
-}
-
-impl Editor for Model {
-    fn config(&self) -> &ModelConfig {
-        Model::config(self)
-    }
-
-    fn stages(&self) -> Vec<StageInfo> {
-        Model::stages(self).into_iter().cloned().collect()
-    }
-
-    fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError> {
-        Model::edit(&self, request).map(|edit| Box::new(edit) as Box<dyn Editing>)
-    }
 }
 
 impl Editing for Edit {

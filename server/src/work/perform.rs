@@ -7,7 +7,7 @@ use bytes::Bytes;
 use image::RgbImage;
 use smartedit_core::picture::{Format, decode, encode};
 use smartedit_core::pipeline::{EditOutput, EditRequest, Progress as Core};
-use smartedit_core::stage::{StageInfo, StageKind};
+use smartedit_core::stage::StageKind;
 use tokio::time::Instant;
 use tracing::Span;
 
@@ -28,7 +28,7 @@ pub(super) fn perform(editor: &Arc<dyn Editor>, job: &Job, queued: Duration) -> 
     let request =
         EditRequest { image, instruction: job.task.instruction.clone(), options: job.task.options.clone() };
     let edit = Arc::clone(editor).edit(request)?;
-    let mut run = Run { job, edit, clock: StageClock::default(), stages: editor.stages(), span: None };
+    let mut run = Run { job, edit, clock: StageClock::default(), editor: editor.as_ref(), span: None };
     let output = run.finish()?;
     let started = Instant::now();
     let image = encoded(&output.image, job.task.output)?;
@@ -61,7 +61,7 @@ struct Run<'a> {
     job: &'a Job,
     edit: Box<dyn Editing>,
     clock: StageClock,
-    stages: Vec<StageInfo>,
+    editor: &'a dyn Editor,
     span: Option<(StageKind, Span)>,
 }
 
@@ -88,24 +88,26 @@ impl Run<'_> {
                 self.span = Some((stage, self.open(stage)));
                 Progress::StageStarted { stage, elapsed }
             }
-            Core::StageFinished(stage) => {
-                let duration = self.clock.finish(stage);
+            Core::StageFinished { stage, cached } => {
+                let duration = self.clock.finish(stage, cached);
                 if let Some((_, span)) = self.span.take_if(|(running, _)| *running == stage) {
-                    span.in_scope(|| tracing::debug!(ms = duration.as_millis() as u64, "stage finished"));
+                    let ms = duration.as_millis() as u64;
+                    span.in_scope(|| tracing::debug!(ms, cached, "stage finished"));
                 }
-                Progress::StageFinished { stage, duration, elapsed }
+                Progress::StageFinished { stage, duration, elapsed, cached }
             }
             Core::Step { done, total } => Progress::Step { done, total, preview: self.preview(done, total)? },
             Core::Reply(reply) => Progress::Reply(reply),
-            // A token is a unit of work, not something to report; the result is handled by the caller.
-            Core::Tokens(_) | Core::Finished(_) => return Ok(()),
+            // Units of work, not something to report; the result is handled by the caller.
+            Core::Waiting | Core::Tokens(_) | Core::Finished(_) => return Ok(()),
         };
         self.job.reporter.report(progress);
         Ok(())
     }
 
     fn open(&self, stage: StageKind) -> Span {
-        let engine = self.stages.iter().find(|info| info.kind == stage).map_or("", |info| info.engine);
+        let placed = self.editor.stages().iter().find(|placed| placed.info.kind == stage);
+        let engine = placed.map_or("", |placed| placed.info.engine);
         tracing::info_span!("stage", stage = stage.name(), engine)
     }
 

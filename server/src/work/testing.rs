@@ -10,9 +10,11 @@ use image::RgbImage;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::picture::{DecodeOptions, Format, encode};
 use smartedit_core::pipeline::{EditError, EditOptions, EditOutput, EditRequest, Progress};
-use smartedit_core::stage::{StageInfo, StageKind};
+use smartedit_core::stage::StageKind;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+
+use crate::deployment::PlacedStage;
 
 use super::{Editing, Editor, Events, Job, Output, Requests, Stop, Task, channel};
 
@@ -86,7 +88,7 @@ pub(crate) fn steps(total: usize) -> Vec<Act> {
     let output = EditOutput { image: RgbImage::new(16, 8), reply: None };
     std::iter::once(Progress::StageStarted(stage))
         .chain(steps)
-        .chain([Progress::StageFinished(stage), Progress::Finished(output)])
+        .chain([Progress::StageFinished { stage, cached: false }, Progress::Finished(output)])
         .map(Act::Report)
         .collect()
 }
@@ -192,8 +194,8 @@ impl Editor for Scripted {
         &self.config
     }
 
-    fn stages(&self) -> Vec<StageInfo> {
-        Vec::new()
+    fn stages(&self) -> &[PlacedStage] {
+        &[]
     }
 
     fn edit(self: Arc<Self>, _: EditRequest) -> Result<Box<dyn Editing>, EditError> {

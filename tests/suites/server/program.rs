@@ -2,6 +2,7 @@
 
 mod convert;
 mod edit;
+mod placement;
 mod serve;
 
 use std::path::{Path, PathBuf};

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use image::RgbImage;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, Progress};
-use smartedit_core::stage::StageInfo;
-use smartedit_server::config::DeploymentConfig;
-use smartedit_server::deployment::{EngineLoader, Loader, NotLoaded};
+use smartedit_server::config::{CacheConfig, DeploymentConfig};
+use smartedit_server::deployment::{EngineLoader, Loader, NotLoaded, PlacedStage};
 use smartedit_server::engines::Engines;
 use smartedit_server::work::{Editing, Editor};
 use tokio::sync::watch;
@@ -76,7 +75,7 @@ impl Witness {
 /// Loads models on the engines of this build, under the witness's eyes.
 impl Loader for Witness {
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
-        let model = EngineLoader(Engines::built_in()).load(config)?;
+        let model = EngineLoader::new(Engines::built_in(), &CacheConfig::default()).load(config)?;
         Ok(Arc::new(Watched { model, witness: self.clone() }))
     }
 }
@@ -91,7 +90,7 @@ impl Editor for Watched<Arc<dyn Editor>> {
         self.model.config()
     }
 
-    fn stages(&self) -> Vec<StageInfo> {
+    fn stages(&self) -> &[PlacedStage] {
         self.model.stages()
     }
 

@@ -10,7 +10,15 @@
 
 from smartedit.aio import AsyncClient, AsyncEditStream
 from smartedit.client import Client, EditStream
-from smartedit.deployments import Deployment, DeploymentState, EditDefaults, EditLimits, Pipeline, StageInfo
+from smartedit.deployments import (
+    Deployment,
+    DeploymentState,
+    EditDefaults,
+    EditLimits,
+    Pipeline,
+    StageInfo,
+    UnavailablePlacement,
+)
 from smartedit.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -83,4 +91,5 @@ __all__ = [
     "Step",
     "Timings",
     "Unavailable",
+    "UnavailablePlacement",
 ]

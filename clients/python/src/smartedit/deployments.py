@@ -13,6 +13,22 @@ Pipeline: TypeAlias = Literal["unspecified", "smart_edit", "instruct_pix2pix"]
 
 
 @dataclass(frozen=True)
+class UnavailablePlacement:
+    """What was to compute a stage and could not be had."""
+
+    engine: str
+    """The engine."""
+    device: str
+    """The device."""
+    precision: str
+    """Element type of weights and activations."""
+    providers: tuple[str, ...]
+    """The execution providers asked for, in order of preference."""
+    reason: str
+    """Why it could not be had, and what to do."""
+
+
+@dataclass(frozen=True)
 class StageInfo:
     """A stage and what computes it."""
 
@@ -26,6 +42,12 @@ class StageInfo:
     """Element type of weights and activations."""
     weight_bytes: int
     """Bytes of the stage's parameters."""
+    provider: str | None
+    """The execution provider that really computes it; `None` on engines that have none."""
+    threads: int | None
+    """Threads that compute it; `None`: as many as the engine takes by itself."""
+    unavailable: tuple[UnavailablePlacement, ...]
+    """What was to compute it and could not be had; empty if it is computed as configured."""
 
 
 @dataclass(frozen=True)
@@ -110,17 +132,30 @@ def deployment_from(message: deployment_pb2.Deployment) -> Deployment:
         running=message.running,
         model=message.model,
         pipeline=cast(Pipeline, pipeline if pipeline in get_args(Pipeline) else "unspecified"),
-        stages=tuple(
-            StageInfo(
-                stage_name(stage.stage), stage.engine, stage.device, stage.precision, stage.weight_bytes
-            )
-            for stage in message.stages
-        ),
+        stages=tuple(_stage_from(stage) for stage in message.stages),
         defaults=_defaults_from(message.defaults),
         limits=EditLimits(
             **{field: getattr(message.limits, field) for field in EditLimits.__dataclass_fields__}
         ),
         templates=message.templates,
+    )
+
+
+def _stage_from(message: deployment_pb2.DeployedStage) -> StageInfo:
+    return StageInfo(
+        stage=stage_name(message.stage),
+        engine=message.engine,
+        device=message.device,
+        precision=message.precision,
+        weight_bytes=message.weight_bytes,
+        provider=message.provider or None,
+        threads=message.threads if message.HasField("threads") else None,
+        unavailable=tuple(
+            UnavailablePlacement(
+                missed.engine, missed.device, missed.precision, tuple(missed.providers), missed.reason
+            )
+            for missed in message.unavailable
+        ),
     )
 
 

@@ -49,6 +49,9 @@ pub(super) struct Options {
     /// Steps between previews [default: 5 with --preview-dir]
     #[arg(long, value_name = "STEPS", requires = "preview_dir")]
     preview_interval: Option<u32>,
+    /// Compute every stage, though its result be kept from an earlier request
+    #[arg(long)]
+    no_cache: bool,
     /// File format [default: by the extension of the output]
     #[arg(long, value_enum)]
     format: Option<Format>,
@@ -134,6 +137,7 @@ impl Options {
             output_quality: self.quality,
             exif_orientation: self.ignore_orientation.then_some(client::ExifOrientation::Ignore),
             alpha_mode: self.drop_alpha.then_some(client::AlphaMode::Drop),
+            no_cache: self.no_cache,
             ..client::EditOptions::default()
         })
     }

@@ -35,7 +35,8 @@ fn a_configuration_is_judged_before_anything_is_served() {
     let nowhere = deployment(Path::new("/nowhere/at/all"));
     check(&nowhere).failed(2, &["smartedit.toml:2", "deployments.cats.model", "/nowhere/at/all"]);
     let torch = format!("{model}engine = \"torch\"\n");
-    check(&torch).failed(2, &["smartedit.toml:3", "deployments.cats.engine", "`torch` is not built in"]);
+    check(&torch).failed(2, &["smartedit.toml:3", "deployments.cats.engine", "`torch`", "not built in"]);
+    check(&format!("{torch}fallback = [\"candle\"]\n")).succeeded();
     let abacus = format!("{model}[deployments.cats.stages.denoiser]\nengine = \"abacus\"\n");
     check(&abacus).failed(2, &["stages.denoiser.engine", "`abacus`", "candle"]);
     let unknown = format!("{model}colour = \"red\"\n");
@@ -54,8 +55,8 @@ fn an_address_that_is_taken_is_named() {
     run(["serve", "--model", text(&model), "--listen", &address]).failed(1, &[&address]);
 }
 
-/// A `smartedit serve` of the pack's SmartEdit model; killed if it is not over when dropped.
-struct Served {
+/// A `smartedit serve`, of the pack's SmartEdit model unless configured; killed if it is not over when dropped.
+pub(super) struct Served {
     child: Child,
     log: std::io::Lines<BufReader<ChildStderr>>,
     address: String,
@@ -63,9 +64,20 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
-        let model = converted().smartedit();
-        let arguments = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json", "--model", text(&model)];
-        let mut child = smartedit(arguments).stderr(Stdio::piped()).spawn().unwrap();
+        Self::with(&["--model", text(&converted().smartedit())])
+    }
+
+    /// A server of this configuration.
+    pub(super) fn configured(configuration: &str) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("smartedit.toml");
+        std::fs::write(&path, configuration).unwrap();
+        Self::with(&["--config", text(&path)])
+    }
+
+    fn with(arguments: &[&str]) -> Self {
+        let common = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json"];
+        let mut child = smartedit(common.iter().chain(arguments)).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let listening =
             log.by_ref().map(|line| entry(&line.unwrap())).find(|entry| entry["message"] == "listening");
@@ -79,18 +91,23 @@ impl Served {
         client.watch(HealthCheckRequest::default()).await.unwrap().into_inner()
     }
 
+    /// Waits until the default deployment is ready.
+    pub(super) async fn ready(&self) {
+        reports(&mut self.health().await, ServingStatus::Serving).await;
+    }
+
     /// A client without retries.
-    async fn client(&self) -> Client {
+    pub(super) async fn client(&self) -> Client {
         let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
         Client::builder(self.address.clone()).retry(once).connect().await.unwrap()
     }
 
-    fn terminate(&self) {
+    pub(super) fn terminate(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
     }
 
     /// Waits for its end: the exit code and what it wrote since it listens.
-    fn ended(mut self) -> (Option<i32>, Vec<String>) {
+    pub(super) fn ended(mut self) -> (Option<i32>, Vec<String>) {
         let log = self.log.by_ref().map(Result::unwrap).collect();
         (self.child.wait().unwrap().code(), log)
     }

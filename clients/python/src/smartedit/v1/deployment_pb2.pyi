@@ -60,18 +60,38 @@ class Deployment(_message.Message):
     def __init__(self, name: _Optional[str] = ..., is_default: bool = ..., state: _Optional[_Union[DeploymentState, str]] = ..., message: _Optional[str] = ..., accepting: bool = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., model: _Optional[str] = ..., pipeline: _Optional[_Union[Pipeline, str]] = ..., stages: _Optional[_Iterable[_Union[DeployedStage, _Mapping]]] = ..., defaults: _Optional[_Union[EditDefaults, _Mapping]] = ..., limits: _Optional[_Union[EditLimits, _Mapping]] = ..., templates: _Optional[int] = ...) -> None: ...
 
 class DeployedStage(_message.Message):
-    __slots__ = ("stage", "engine", "device", "precision", "weight_bytes")
+    __slots__ = ("stage", "engine", "device", "precision", "weight_bytes", "provider", "threads", "unavailable")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     DEVICE_FIELD_NUMBER: _ClassVar[int]
     PRECISION_FIELD_NUMBER: _ClassVar[int]
     WEIGHT_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    THREADS_FIELD_NUMBER: _ClassVar[int]
+    UNAVAILABLE_FIELD_NUMBER: _ClassVar[int]
     stage: _stage_pb2.Stage
     engine: str
     device: str
     precision: str
     weight_bytes: int
-    def __init__(self, stage: _Optional[_Union[_stage_pb2.Stage, str]] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., precision: _Optional[str] = ..., weight_bytes: _Optional[int] = ...) -> None: ...
+    provider: str
+    threads: int
+    unavailable: _containers.RepeatedCompositeFieldContainer[UnavailablePlacement]
+    def __init__(self, stage: _Optional[_Union[_stage_pb2.Stage, str]] = ..., engine: _Optional[str] = ..., device: _Optional[str] = ..., precision: _Optional[str] = ..., weight_bytes: _Optional[int] = ..., provider: _Optional[str] = ..., threads: _Optional[int] = ..., unavailable: _Optional[_Iterable[_Union[UnavailablePlacement, _Mapping]]] = ...) -> None: ...
+
+class UnavailablePlacement(_message.Message):
+    __slots__ = ("engine", "device", "precision", "providers", "reason")
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    PRECISION_FIELD_NUMBER: _ClassVar[int]
+    PROVIDERS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    engine: str
+    device: str
+    precision: str
+    providers: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    def __init__(self, engine: _Optional[str] = ..., device: _Optional[str] = ..., precision: _Optional[str] = ..., providers: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class EditDefaults(_message.Message):
     __slots__ = ("steps", "text_guidance", "image_guidance", "resolution", "scheduler")

@@ -1,0 +1,135 @@
+//! Stages that compute with a number of threads of their own.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use smartedit_core::engine::EngineError;
+use smartedit_core::stage::{LoadError, Session, Stage, StageError, StageInfo};
+use smartedit_core::tensor::Tensors;
+
+thread_local! {
+    /// The pools of whoever drives stages on this thread, by size: what it drives never runs at the same time, so
+    /// that its stages share them, and no other driver's work gets in between.
+    static POOLS: RefCell<BTreeMap<NonZeroUsize, Rc<ThreadPool>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Makes every session of a stage compute with so many threads, and no others.
+pub(crate) fn on_threads(stage: Arc<dyn Stage>, threads: NonZeroUsize) -> Result<Arc<dyn Stage>, LoadError> {
+    pool(threads).map_err(|error| LoadError::Unavailable {
+        engine: stage.info().engine,
+        stage: stage.info().kind,
+        reason: format!("{threads} threads cannot be started: {error}"),
+        remedy: "set `threads` to less".to_owned(),
+    })?;
+    Ok(Arc::new(OnThreads { stage, threads }))
+}
+
+/// This thread's pool of a size, started where there is none yet.
+fn pool(threads: NonZeroUsize) -> Result<Rc<ThreadPool>, ThreadPoolBuildError> {
+    if let Some(pool) = POOLS.with_borrow(|pools| pools.get(&threads).cloned()) {
+        return Ok(pool);
+    }
+    let builder = ThreadPoolBuilder::new().num_threads(threads.get());
+    let pool = Rc::new(builder.thread_name(|index| format!("candle-{index}")).build()?);
+    POOLS.with_borrow_mut(|pools| pools.insert(threads, pool.clone()));
+    Ok(pool)
+}
+
+struct OnThreads {
+    stage: Arc<dyn Stage>,
+    threads: NonZeroUsize,
+}
+
+impl Stage for OnThreads {
+    fn info(&self) -> &StageInfo {
+        self.stage.info()
+    }
+
+    fn session(&self) -> Box<dyn Session> {
+        Box::new(OnThreadsSession {
+            session: self.stage.session(),
+            threads: self.threads,
+            info: self.stage.info().clone(),
+        })
+    }
+}
+
+struct OnThreadsSession {
+    session: Box<dyn Session>,
+    threads: NonZeroUsize,
+    info: StageInfo,
+}
+
+impl Session for OnThreadsSession {
+    fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError> {
+        let pool = pool(self.threads).map_err(|error| StageError::Engine {
+            stage: self.info.kind,
+            source: EngineError::new("threads", error),
+        })?;
+        pool.install(|| self.session.run(inputs))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use smartedit_core::engine::Precision;
+    use smartedit_core::stage::StageKind;
+
+    use super::*;
+
+    /// A stage that tells how many threads it runs on.
+    struct Counting(StageInfo);
+
+    impl Stage for Counting {
+        fn info(&self) -> &StageInfo {
+            &self.0
+        }
+
+        fn session(&self) -> Box<dyn Session> {
+            Box::new(CountingSession)
+        }
+    }
+
+    struct CountingSession;
+
+    impl Session for CountingSession {
+        fn run(&mut self, _: &Tensors) -> Result<Tensors, StageError> {
+            Ok(Tensors::new().with("threads", ndarray::arr1(&[rayon::current_num_threads() as i64])))
+        }
+    }
+
+    fn counting(threads: usize) -> Arc<dyn Stage> {
+        let info = StageInfo {
+            kind: StageKind::Denoiser,
+            engine: "candle",
+            device: "cpu".to_owned(),
+            precision: Precision::F32,
+            provider: None,
+            weight_bytes: 0,
+        };
+        on_threads(Arc::new(Counting(info)), NonZeroUsize::new(threads).unwrap()).unwrap()
+    }
+
+    fn count(stage: &dyn Stage) -> i64 {
+        stage.session().run(&Tensors::new()).unwrap().i64("threads").unwrap()[0]
+    }
+
+    #[test]
+    fn each_stage_has_its_threads() {
+        let (three, five) = (counting(3), counting(5));
+        assert_eq!((count(three.as_ref()), count(five.as_ref()), count(three.as_ref())), (3, 5, 3));
+    }
+
+    #[test]
+    fn stages_of_one_driver_share_pools_of_equal_size() {
+        let driver = std::thread::spawn(|| {
+            let _stages = [counting(2), counting(2), counting(3)];
+            POOLS.with_borrow(BTreeMap::len)
+        });
+        assert_eq!(driver.join().unwrap(), 2);
+    }
+}
