@@ -126,7 +126,7 @@ def measure(row: Row, arguments: argparse.Namespace) -> Result:
             else:
                 second = peer.iterate()
                 rounds.append((side.iterate(), second))
-            a, b = (float(answer["seconds"]) for answer in rounds[-1])
+            a, b = (seconds(row, answer) for answer in rounds[-1])
             print(f"  {a:9.3f} s {b:9.3f} s {a / b:7.3f}", flush=True)
     sides = list(zip(*rounds, strict=True))
     return Result(
@@ -134,11 +134,18 @@ def measure(row: Row, arguments: argparse.Namespace) -> Result:
         machine=machine(),
         threads=arguments.threads,
         rounds=arguments.rounds,
-        ratios=[a["seconds"] / b["seconds"] for a, b in rounds],
-        seconds=[statistics.median(answer["seconds"] for answer in answers) for answers in sides],
+        ratios=[seconds(row, a) / seconds(row, b) for a, b in rounds],
+        seconds=[statistics.median(seconds(row, answer) for answer in answers) for answers in sides],
         peaks=[max(answer["peak_resident_bytes"] or 0 for answer in answers) for answers in sides],
         parts=[medians(answers) for answers in sides],
     )
+
+
+def seconds(row: Row, answer: Answer) -> float:
+    """What counts of an iteration's time."""
+    if row.part is None:
+        return float(answer["seconds"])
+    return sum(float(part["seconds"]) for part in answer["parts"] if part["name"] == row.part)
 
 
 def medians(answers: tuple[Answer, ...]) -> dict[str, float]:
@@ -202,7 +209,7 @@ def describe(results: list[tuple[Row, Result]]) -> str:
         spread = f"{min(result.ratios):.3f}–{max(result.ratios):.3f}"
         bar = "" if row.bar is None else f"≤ {row.bar:g}"
         mark = "" if row.bar is None else (" ✓" if ratio <= row.bar else " ✗")
-        times = " / ".join(f"{seconds:.3g} s" for seconds in result.seconds)
+        times = " / ".join(f"{time:.3g} s" for time in result.seconds)
         who = f"{row.side.label} | {row.peer.label}"
         how = f"{result.threads}, {result.rounds} | {result.date}"
         outcome = f"**{ratio:.3f}**{mark} ({spread}) | {bar} | {times}"
