@@ -30,12 +30,11 @@ impl OnnxBackend {
         Self { library }
     }
 
-    fn choose(&self, stage: StageKind, options: &StageOptions) -> Result<(Runtime, Chosen), LoadError> {
-        let unavailable =
-            |Refusal { reason, remedy }| LoadError::Unavailable { engine: NAME, stage, reason, remedy };
+    fn choose(&self, options: &StageOptions) -> Result<(Runtime, Chosen), Refusal> {
+        let wanted = Chosen::wanted(options)?;
         let runtime = Runtime::load(self.library.as_deref())
-            .map_err(|error| unavailable(Refusal::new(error.to_string(), error.remedy())))?;
-        let provider = Chosen::first(&runtime, options).map_err(unavailable)?;
+            .map_err(|error| Refusal::unavailable(error.to_string(), error.remedy()))?;
+        let provider = Chosen::first(&runtime, wanted, options.precision)?;
         Ok((runtime, provider))
     }
 }
@@ -46,7 +45,7 @@ impl Backend for OnnxBackend {
     }
 
     fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError> {
-        self.choose(stage, options).map(drop)
+        self.choose(options).map(drop).map_err(|refusal| refusal.at(stage))
     }
 
     fn load(
@@ -56,7 +55,7 @@ impl Backend for OnnxBackend {
         options: &StageOptions,
     ) -> Result<Arc<dyn Stage>, LoadError> {
         let kind = config.kind();
-        let (runtime, provider) = self.choose(kind, options)?;
+        let (runtime, provider) = self.choose(options).map_err(|refusal| refusal.at(kind))?;
         let recorder = Recorder::new(options.precision, provider.operators());
         let source = RecordedWeights { recorder, file: weights };
         let network = Network::load(&Weights::root(&source), config)

@@ -6,6 +6,7 @@
 
 mod backend;
 mod executor;
+mod export;
 mod graph;
 mod immediate;
 mod library;
@@ -16,6 +17,7 @@ mod session;
 mod value;
 
 pub use backend::OnnxBackend;
+pub use export::{ExportError, ExportOptions, export};
 pub use immediate::{ImmediateEngine, ImmediateTensor};
 pub use library::{LIBRARY_VARIABLE, LibraryError};
 pub use recorder::{Element, Operators, Recorded, Recorder, Size};

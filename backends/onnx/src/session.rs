@@ -43,7 +43,7 @@ impl Sessions<'_> {
         if let Some(threads) = self.options.threads {
             builder = builder.with_intra_threads(threads.get())?;
         }
-        self.provider.register(builder).map_err(|refusal| Error::new(refusal.reason))
+        self.provider.register(builder).map_err(|refusal| Error::new(refusal.to_string()))
     }
 
     /// A session of a recorded graph.

@@ -75,12 +75,11 @@ impl Edit {
     }
 
     fn local_config(&self) -> Result<(Config, Engines), CliError> {
-        let engines = Engines::built_in();
         let flags = vec![
             Override::flag("edit", "listen", "\"127.0.0.1:0\""),
             Override::flag("edit", "log.level", "warn"),
         ];
-        let (loaded, _) = self.settings.load(&engines, flags, std::env::vars())?;
+        let (loaded, engines, _) = self.settings.load(flags, std::env::vars())?;
         telemetry::init(&loaded.config.log);
         Ok((loaded.config, engines))
     }

@@ -28,16 +28,15 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The configuration, checked.
+    /// The configuration, checked, and the engines it configures.
     ///
-    /// `flags` are those of the command; `variables` is the environment. Returns the names of variables that look
-    /// like settings but are none.
+    /// `flags` are those of the command; `variables` is the environment. Also returns the names of variables that
+    /// look like settings but are none.
     pub(super) fn load(
         &self,
-        engines: &Engines,
         flags: Vec<Override>,
         variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Loaded, Vec<String>), CliError> {
+    ) -> Result<(Loaded, Engines, Vec<String>), CliError> {
         let own = ["SMARTEDIT_CONFIG"];
         let variables = variables.filter(|(name, _)| !own.contains(&name.as_str()));
         let (mut overrides, strangers) = Override::from_env(variables);
@@ -55,8 +54,9 @@ impl Settings {
             overrides.push(model_override("the shipped model", &shipped_model()?)?);
         }
         let loaded = load(self.config.as_deref(), &overrides).map_err(CliError::usage)?;
-        loaded.check(engines).map_err(CliError::usage)?;
-        Ok((loaded, strangers))
+        let engines = Engines::configured(&loaded.config.engines);
+        loaded.check(&engines).map_err(CliError::usage)?;
+        Ok((loaded, engines, strangers))
     }
 }
 
