@@ -11,6 +11,7 @@ mod graph;
 mod immediate;
 mod library;
 mod narrow;
+mod program;
 mod provider;
 mod recorder;
 mod session;
