@@ -36,8 +36,9 @@ impl ImmediateEngine {
     /// There is no library that can be used.
     pub fn new(operators: Operators) -> std::result::Result<Self, LibraryError> {
         let (runtime, options) = (Runtime::load(None)?, StageOptions::default());
-        let provider =
-            Chosen::first(&runtime, &options).map_err(|refusal| LibraryError::NotFound(refusal.reason))?;
+        let provider = Chosen::wanted(&options)
+            .and_then(|wanted| Chosen::first(&runtime, wanted, options.precision))
+            .map_err(|refusal| LibraryError::NotFound(refusal.to_string()))?;
         Ok(Self { recorder: Recorder::new(Precision::F32, operators), runtime, provider, options })
     }
 

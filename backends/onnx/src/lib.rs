@@ -6,16 +6,19 @@
 
 mod backend;
 mod executor;
+mod export;
 mod graph;
 mod immediate;
 mod library;
 mod narrow;
+mod program;
 mod provider;
 mod recorder;
 mod session;
 mod value;
 
 pub use backend::OnnxBackend;
+pub use export::{ExportError, ExportOptions, export};
 pub use immediate::{ImmediateEngine, ImmediateTensor};
 pub use library::{LIBRARY_VARIABLE, LibraryError};
 pub use recorder::{Element, Operators, Recorded, Recorder, Size};

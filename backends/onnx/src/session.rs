@@ -43,7 +43,7 @@ impl Sessions<'_> {
         if let Some(threads) = self.options.threads {
             builder = builder.with_intra_threads(threads.get())?;
         }
-        self.provider.register(builder).map_err(|refusal| Error::new(refusal.reason))
+        self.provider.register(builder).map_err(|refusal| Error::new(refusal.to_string()))
     }
 
     /// A session of a recorded graph.
@@ -90,7 +90,7 @@ pub(crate) struct Runnable {
 }
 
 impl Runnable {
-    fn new(session: Session, views: Vec<WeightView>, provider: &Chosen) -> Result<Self> {
+    pub(crate) fn new(session: Session, views: Vec<WeightView>, provider: &Chosen) -> Result<Self> {
         let input_names = session.inputs().iter().map(|input| input.name().to_owned()).collect();
         let card = provider.card.map(|card| {
             MemoryInfo::new(AllocationDevice::CUDA, card, AllocatorType::Device, MemoryType::Default)
@@ -100,16 +100,21 @@ impl Runnable {
 
     /// Runs the session on inputs in the graph's order; outputs stay on the device.
     pub(crate) fn run(&self, inputs: &[&DynValue]) -> Result<Vec<DynValue>> {
+        let names = self.input_names.iter().map(String::as_str);
+        self.run_named(&names.zip(inputs.iter().copied()).collect::<Vec<_>>())
+    }
+
+    /// Runs the session on named inputs; outputs, in the graph's order, stay on the device.
+    pub(crate) fn run_named(&self, inputs: &[(&str, &DynValue)]) -> Result<Vec<DynValue>> {
         // A run that panicked left the session as it was: ONNX Runtime keeps no state between runs.
         let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(card) = &self.card else {
-            let names = self.input_names.iter().map(String::as_str);
             let inputs: Vec<(&str, SessionInputValue<'_>)> =
-                names.zip(inputs.iter().map(|&value| value.into())).collect();
+                inputs.iter().map(|&(name, value)| (name, value.into())).collect();
             return Ok(session.run(inputs)?.into_iter().map(|(_, value)| value).collect());
         };
         let mut binding = session.create_binding()?;
-        for (name, &value) in self.input_names.iter().zip(inputs) {
+        for &(name, value) in inputs {
             binding.bind_input(name, value)?;
         }
         let outputs: Vec<String> = session.outputs().iter().map(|output| output.name().to_owned()).collect();

@@ -25,12 +25,11 @@ impl Local {
         settings: &Settings,
         deployments: &[String],
     ) -> Result<Self, CliError> {
-        let engines = Engines::built_in();
         let flags = vec![
             Override::flag(command, "listen", "\"127.0.0.1:0\""),
             Override::flag(command, "log.level", "warn"),
         ];
-        let (loaded, _) = settings.load(&engines, flags, std::env::vars(), deployments)?;
+        let (loaded, engines, _) = settings.load(flags, std::env::vars(), deployments)?;
         telemetry::init(&loaded.config.log);
         Ok(Self { config: loaded.config, engines })
     }

@@ -6,6 +6,8 @@ mod convert;
 mod deployments;
 mod edit;
 mod error;
+#[cfg(feature = "onnx")]
+mod export;
 mod inspect;
 mod local;
 mod options;
@@ -40,6 +42,9 @@ enum Command {
     Compare(Box<compare::Compare>),
     /// Turn official checkpoints into a model directory
     Convert(convert::Convert),
+    /// Write a stage as an ONNX graph, for other runtimes
+    #[cfg(feature = "onnx")]
+    Export(export::Export),
     /// Tell what a model directory or a checkpoint holds
     Inspect(inspect::Inspect),
     /// List the deployments of a server
@@ -62,6 +67,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Edit(edit) => edit.run(),
         Command::Compare(compare) => compare.run(),
         Command::Convert(convert) => convert.run(),
+        #[cfg(feature = "onnx")]
+        Command::Export(export) => export.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Deployments(deployments) => deployments.run(),
         Command::Bench(bench) => bench.run(),

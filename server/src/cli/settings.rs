@@ -28,18 +28,17 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The configuration, checked.
+    /// The configuration, checked, and the engines it configures.
     ///
     /// `flags` are those of the command; `variables` is the environment. Of `deployments`, those that are engines' names
     /// and not configured become deployments of the default one's model on that engine, all else by default. Returns the
     /// names of variables that look like settings but are none.
     pub(super) fn load(
         &self,
-        engines: &Engines,
         flags: Vec<Override>,
         variables: impl Iterator<Item = (String, String)>,
         deployments: &[String],
-    ) -> Result<(Loaded, Vec<String>), CliError> {
+    ) -> Result<(Loaded, Engines, Vec<String>), CliError> {
         let own = ["SMARTEDIT_CONFIG"];
         let variables = variables.filter(|(name, _)| !own.contains(&name.as_str()));
         let (mut overrides, strangers) = Override::from_env(variables);
@@ -59,8 +58,9 @@ impl Settings {
         let Loaded { config, .. } = load(self.config.as_deref(), &overrides).map_err(CliError::usage)?;
         overrides.extend(on_engines(&config, deployments)?);
         let loaded = load(self.config.as_deref(), &overrides).map_err(CliError::usage)?;
-        loaded.check(engines).map_err(CliError::usage)?;
-        Ok((loaded, strangers))
+        let engines = Engines::configured(&loaded.config.engines);
+        loaded.check(&engines).map_err(CliError::usage)?;
+        Ok((loaded, engines, strangers))
     }
 }
 

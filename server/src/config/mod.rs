@@ -37,6 +37,8 @@ pub struct Config {
     pub log: Log,
     /// How the server stops.
     pub drain: Drain,
+    /// What engines need, whatever they compute.
+    pub engines: EnginesConfig,
     /// The deployments by name.
     pub deployments: BTreeMap<String, DeploymentConfig>,
 }
@@ -80,6 +82,23 @@ pub struct CacheConfig {
     /// Bytes of a language model's keys and values of prompts' beginnings, per deployment, on its device; 0 keeps
     /// nothing.
     pub max_prefix_bytes: usize,
+}
+
+/// What engines need, whatever they compute.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnginesConfig {
+    /// ONNX Runtime.
+    pub onnx: OnnxConfig,
+}
+
+/// What the engine `onnx` needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnnxConfig {
+    /// The library of ONNX Runtime. Without it, the one that `ORT_DYLIB_PATH` names, that lies beside the program, or
+    /// that was fetched into the repository.
+    pub library: Option<PathBuf>,
 }
 
 /// How the server logs.
@@ -212,6 +231,7 @@ impl Default for Config {
             cache: CacheConfig::default(),
             log: Log::default(),
             drain: Drain::default(),
+            engines: EnginesConfig::default(),
             deployments: BTreeMap::new(),
         }
     }
