@@ -14,7 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use smartedit_client::{Client, EditRequest, Resize as ClientResize};
 use smartedit_core::picture::{DecodeOptions, Format, decode, encode};
 use smartedit_core::pipeline::{self, EditOptions, Progress, Resize};
-use smartedit_server::config::DeploymentConfig;
+use smartedit_server::config::{CacheConfig, DeploymentConfig};
 use smartedit_server::deployment::{EngineLoader, Loader};
 use smartedit_server::engines::Engines;
 use smartedit_server::work::Editor;
@@ -53,7 +53,8 @@ fn edit_as_library(editor: &Arc<dyn Editor>, file: &[u8]) -> Vec<u8> {
 }
 
 fn overhead(criterion: &mut Criterion) {
-    let loader = EngineLoader(Engines::built_in());
+    let loader =
+        EngineLoader::new(Engines::built_in(), &CacheConfig { max_bytes: 0, ..CacheConfig::default() });
     let Ok(editor) = loader.load(&DeploymentConfig::new(model())) else {
         panic!("cannot load {}", model().display());
     };

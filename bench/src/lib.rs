@@ -2,3 +2,4 @@
 //!
 //! - `overhead`: an edit through loopback gRPC beside the same pipeline called as a library.
 //! - `operations`: what a UNet step spends its time in, at the sizes of Stable Diffusion 1.5.
+//! - `unet_step`: the whole step.

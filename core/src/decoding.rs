@@ -1,15 +1,17 @@
 //! The language model's reply as a state machine without I/O.
 //!
 //! [`Decoding::next_input`] says which tokens the language model is to be fed, [`Decoding::advance`] takes their
-//! states and logits, until the states of all image tokens are there. A draft of the reply may be proposed: it is
-//! fed in one pass and kept as far as the model agrees with it, which yields the same tokens as feeding them one
-//! by one.
+//! states and logits, until the states of all image tokens are there. Replies may be expected: the first that the
+//! reply has not left yet is fed ahead in one pass, with the prompt or with what was chosen last, and kept as far as
+//! the model agrees with it. That yields the tokens of feeding them one by one, whatever was expected: each is
+//! chosen from the logits after its predecessors, sampled ones with the same random number.
 
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayView3, Axis, stack};
+use ndarray::{Array2, ArrayD, ArrayView1, ArrayView2, ArrayView3, Axis, arr1, stack};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 
 use crate::model::IMAGE_TOKENS;
+use crate::tensor::Tensors;
 use crate::text::{PromptTokens, SpecialIds};
 
 /// Image-token states at which the reference stops, three more than it can use.
@@ -36,8 +38,10 @@ pub struct DecodingOptions {
     pub seed: u64,
     /// Tokens after which a reply without all image tokens has failed.
     pub max_tokens: usize,
-    /// The reply as it is expected.
-    pub draft: Vec<u32>,
+    /// Replies as they are expected, the likeliest first.
+    pub drafts: Vec<Vec<u32>>,
+    /// Positions that the language model has; no draft goes beyond.
+    pub max_positions: usize,
 }
 
 impl Default for DecodingOptions {
@@ -47,8 +51,16 @@ impl Default for DecodingOptions {
             temperature: 0.0,
             seed: 0,
             max_tokens: 512,
-            draft: Vec::new(),
+            drafts: Vec::new(),
+            max_positions: usize::MAX,
         }
+    }
+}
+
+impl DecodingOptions {
+    /// Whether the likeliest token is taken, so that the seed is of no consequence.
+    pub fn is_greedy(&self) -> bool {
+        self.temperature < 1e-4
     }
 }
 
@@ -63,6 +75,24 @@ pub struct DecodingInput {
     pub cache_length: usize,
     /// The first of the fed positions whose logits are needed.
     pub logits_from: usize,
+}
+
+impl DecodingInput {
+    /// The input as the language model's stage takes it; `image_features` are `[1, p, e]`.
+    pub fn tensors(&self, image_features: &ArrayD<f32>) -> Tensors {
+        let index = |value: usize| arr1(&[value as i64]);
+        let ids = Array2::from_shape_fn((1, self.ids.len()), |(_, token)| i64::from(self.ids[token]));
+        let inputs = Tensors::new()
+            .with("input_ids", ids)
+            .with("cache_length", index(self.cache_length))
+            .with("logits_from", index(self.logits_from));
+        match self.image_position {
+            Some(position) => {
+                inputs.with("image_features", image_features.clone()).with("image_position", index(position))
+            }
+            None => inputs,
+        }
+    }
 }
 
 /// The reply cannot be used.
@@ -93,9 +123,7 @@ pub enum DecodingError {
 
 /// A reply in the making.
 pub struct Decoding {
-    prompt: Option<PromptTokens>,
-    /// Positions of the prompt, image features included.
-    prompt_length: usize,
+    prompt: Option<Unfed>,
     special: SpecialIds,
     options: DecodingOptions,
     rng: ChaCha20Rng,
@@ -107,6 +135,14 @@ pub struct Decoding {
     complete: bool,
 }
 
+/// What of a prompt is not fed yet.
+struct Unfed {
+    ids: Vec<u32>,
+    image_position: Option<usize>,
+    /// Positions, image features included.
+    length: usize,
+}
+
 impl Decoding {
     /// Begins a reply to a prompt in which `image_features` features are spliced.
     pub fn new(
@@ -115,18 +151,30 @@ impl Decoding {
         special: SpecialIds,
         options: DecodingOptions,
     ) -> Self {
+        let ids = prompt.ids_without_image_token;
+        let length = ids.len() + image_features;
+        Self::begin(Unfed { ids, image_position: Some(prompt.image_position), length }, 0, special, options)
+    }
+
+    /// Begins a reply to a prompt of which `fed` positions, the image features among them, have been fed already;
+    /// `rest`, one token at least, has not.
+    pub fn resume(fed: usize, rest: Vec<u32>, special: SpecialIds, options: DecodingOptions) -> Self {
+        let length = rest.len();
+        Self::begin(Unfed { ids: rest, image_position: None, length }, fed, special, options)
+    }
+
+    fn begin(prompt: Unfed, cache_length: usize, special: SpecialIds, options: DecodingOptions) -> Self {
         // The noise of the denoising loop comes from stream 0 of the same key.
         let mut key = [0; 32];
         key[..8].copy_from_slice(&options.seed.to_le_bytes());
         let mut rng = ChaCha20Rng::from_seed(key);
         rng.set_stream(1);
         Self {
-            prompt_length: prompt.ids_without_image_token.len() + image_features,
             prompt: Some(prompt),
             special,
             options,
             rng,
-            cache_length: 0,
+            cache_length,
             committed: Vec::new(),
             reply: Vec::new(),
             states: Vec::new(),
@@ -139,16 +187,18 @@ impl Decoding {
         if self.complete {
             return None;
         }
-        let draft = self.draft();
-        let (mut ids, image_position, logits_from) = match &self.prompt {
-            Some(prompt) => {
-                let ids = prompt.ids_without_image_token.clone();
-                (ids, Some(prompt.image_position), self.prompt_length.saturating_sub(1))
-            }
-            None => (self.committed.clone(), None, self.committed.len().saturating_sub(1)),
+        let (mut ids, image_position) = match &self.prompt {
+            Some(prompt) => (prompt.ids.clone(), prompt.image_position),
+            None => (self.committed.clone(), None),
         };
-        ids.extend_from_slice(draft);
+        ids.extend(self.draft());
+        let logits_from = self.certain().saturating_sub(1);
         Some(DecodingInput { ids, image_position, cache_length: self.cache_length, logits_from })
+    }
+
+    /// Positions that are fed next and stay, whatever the model says.
+    fn certain(&self) -> usize {
+        self.prompt.as_ref().map_or(self.committed.len(), |prompt| prompt.length)
     }
 
     /// Takes what the language model made of the last [`Decoding::next_input`]: `hidden_states [1, m, h]` of all
@@ -161,11 +211,8 @@ impl Decoding {
         if self.complete {
             return Err(DecodingError::Complete);
         }
-        let draft = self.draft().to_vec();
-        let fed_before_draft = match self.prompt {
-            Some(_) => self.prompt_length,
-            None => self.committed.len(),
-        };
+        let draft = self.draft();
+        let fed_before_draft = self.certain();
         let states = first_of_batch("hidden_states", &hidden_states, fed_before_draft + draft.len())?;
         let logits = first_of_batch("logits", &logits, 1 + draft.len())?;
 
@@ -202,13 +249,22 @@ impl Decoding {
         stack(Axis(0), &rows).ok()
     }
 
-    /// The part of the draft that is not in the reply yet; nothing once the reply has left the draft.
-    fn draft(&self) -> &[u32] {
-        let chosen = self.reply.len();
-        match self.options.draft.get(..chosen) {
-            Some(start) if start == self.reply => &self.options.draft[chosen..],
-            _ => &[],
-        }
+    /// What is fed ahead: the rest of the first draft that the reply has not left; where it has left all of them
+    /// and image tokens have begun, the rest of those.
+    fn draft(&self) -> Vec<u32> {
+        let rest = |draft: &Vec<u32>| draft.strip_prefix(self.reply.as_slice()).map(<[u32]>::to_vec);
+        let mut rests = self.options.drafts.iter().filter_map(rest);
+        let mut draft =
+            rests.find(|rest| !rest.is_empty()).unwrap_or_else(|| self.image_tokens_to_come().collect());
+        let free = self.options.max_positions.saturating_sub(self.cache_length + self.certain());
+        draft.truncate(free);
+        draft
+    }
+
+    /// The image tokens after the reply's last token, if that is one.
+    fn image_tokens_to_come(&self) -> impl Iterator<Item = u32> {
+        let last = self.reply.last().copied().filter(|&last| self.special.is_image_token(last));
+        last.map(|last| last + 1..=self.special.last_image_token).into_iter().flatten()
     }
 
     fn record(&mut self, id: u32, state: ArrayView1<'_, f32>) {
@@ -222,7 +278,7 @@ impl Decoding {
         if let Some(id) = self.forced() {
             return id;
         }
-        let id = if self.options.temperature < 1e-4 {
+        let id = if self.options.is_greedy() {
             argmax(logits)
         } else {
             sample(logits, self.options.temperature, &mut self.rng)
@@ -244,6 +300,9 @@ impl Decoding {
 
     /// Whether nothing is fed after what has been recorded and `next` has been chosen.
     fn ended(&self, next: u32) -> bool {
+        if self.reply.len() >= self.options.max_tokens && self.forced().is_none() {
+            return true;
+        }
         match self.options.image_tokens {
             ImageTokens::Forced => self.states.len() == IMAGE_TOKENS || next == self.special.eos,
             ImageTokens::Free => next == self.special.eos || self.states.len() >= REFERENCE_STATES,
@@ -251,7 +310,7 @@ impl Decoding {
     }
 
     fn go_on_with(&mut self, next: u32) -> Result<(), DecodingError> {
-        if self.ended(next) || self.reply.len() >= self.options.max_tokens {
+        if self.ended(next) {
             if self.states.len() != IMAGE_TOKENS {
                 let found = self.states.len();
                 return Err(DecodingError::ImageTokens { reply: std::mem::take(&mut self.reply), found });

@@ -6,9 +6,11 @@
 //!   the networks of this crate behind it, on any engine.
 //! - [`diffusion`] and [`decoding`]: the two loops as state machines without I/O.
 //! - [`pipeline`]: SmartEdit and InstructPix2Pix as compositions of stages and loops.
+//! - [`cache`]: results of stages that are kept for edits to come.
 //! - [`text`], [`picture`]: tokenizers, prompt template, image reading and preprocessing.
 //! - [`model`]: the model directory, checkpoint reading and conversion.
 
+pub mod cache;
 pub mod decoding;
 pub mod diffusion;
 pub mod engine;

@@ -259,6 +259,12 @@ pub trait Stage: Send + Sync {
 pub trait Session: Send {
     /// Runs the stage once.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError>;
+
+    /// A second session in the same state, which goes its own way from here. What both hold is shared, not copied.
+    /// `None` if the stage cannot; a language model on an engine of this workspace can.
+    fn fork(&self) -> Option<Box<dyn Session>> {
+        None
+    }
 }
 
 /// An engine as the server sees it: it turns weights into stages.

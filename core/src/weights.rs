@@ -3,7 +3,9 @@
 //! A network's constructor asks a [`Weights`] scope for each parameter by name and shape. What stands behind it
 //! differs: a memory-mapped safetensors file whose tensors go to an engine ([`EngineWeights`]), or a
 //! [`Manifest`] that only writes down what was asked for, which is how conversion knows what a checkpoint must
-//! hold without a second list.
+//! hold without a second list. [`RandomWeights`] makes parameters where there is no checkpoint.
+
+mod random;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 use half::{bf16, f16};
 use memmap2::Mmap;
 use ndarray::{ArrayD, IxDyn};
+pub use random::RandomWeights;
 pub use safetensors::Dtype;
 use safetensors::SafeTensors;
 
@@ -76,6 +79,14 @@ pub enum WeightsError {
         /// The engine's reason.
         source: EngineError,
     },
+    /// The memory for parameters made in it cannot be had.
+    #[error("cannot reserve {bytes} bytes of memory for weights: {source}")]
+    Memory {
+        /// Bytes asked for.
+        bytes: u64,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// A network's configuration is contradictory.
     #[error("configuration: {0}")]
     Config(String),
@@ -84,7 +95,7 @@ pub enum WeightsError {
 /// What access to parameters returns.
 pub type Result<T> = std::result::Result<T, WeightsError>;
 
-/// A tensor of a memory-mapped file. Cloning shares the mapping.
+/// A tensor of a [`WeightFile`]. Cloning shares the mapping.
 #[derive(Clone)]
 pub struct WeightView {
     map: Arc<Mmap>,
@@ -123,12 +134,15 @@ impl WeightView {
     }
 }
 
-/// A memory-mapped safetensors file.
+/// A memory-mapped safetensors file, or parameters made in memory.
 pub struct WeightFile {
     path: PathBuf,
     map: Arc<Mmap>,
-    index: BTreeMap<String, (usize, usize, Dtype, Vec<usize>)>,
+    index: Index,
 }
+
+/// By the tensor's name: where it starts and ends, its element type and shape.
+type Index = BTreeMap<String, (usize, usize, Dtype, Vec<usize>)>;
 
 impl WeightFile {
     /// Maps a file and reads its header.
@@ -150,7 +164,7 @@ impl WeightFile {
         Ok(Self { path: path.to_owned(), map: Arc::new(map), index })
     }
 
-    /// The file's path.
+    /// The file's path, or what stands for it in messages.
     pub fn path(&self) -> &Path {
         &self.path
     }

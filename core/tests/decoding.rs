@@ -62,7 +62,7 @@ impl Model {
             }
             self.fed.push(id);
         }
-        if input.image_position.is_some() {
+        if self.prompt == 0 {
             self.prompt = start + input.logits_from + 1;
         }
         let count = self.fed.len() - start;
@@ -78,10 +78,16 @@ impl Model {
 
 type Reply = Result<(Vec<u32>, Array2<f32>), DecodingError>;
 
+fn prompt() -> PromptTokens {
+    PromptTokens { ids_without_image_token: vec![1, 10, 11, 4, 5], image_position: 2 }
+}
+
 fn decode(script: &[u32], options: DecodingOptions) -> (Reply, usize) {
-    let prompt = PromptTokens { ids_without_image_token: vec![1, 10, 11, 4, 5], image_position: 2 };
-    let mut decoding = Decoding::new(prompt, IMAGE_FEATURES, SPECIAL, options);
-    let mut model = Model::new(script);
+    let decoding = Decoding::new(prompt(), IMAGE_FEATURES, SPECIAL, options);
+    drive(decoding, Model::new(script))
+}
+
+fn drive(mut decoding: Decoding, mut model: Model) -> (Reply, usize) {
     while let Some(input) = decoding.next_input() {
         let (states, logits) = model.run(&input);
         if let Err(error) = decoding.advance(states.view(), logits.view()) {
@@ -105,35 +111,59 @@ fn words() -> impl Strategy<Value = Vec<u32>> {
     proptest::collection::vec(3u32..9, 0..6)
 }
 
-/// The script itself, a beginning of it, a part of it changed, or something else.
-fn draft() -> impl Strategy<Value = (Vec<u32>, Vec<u32>)> {
-    (words(), 0usize..40, 3u32..44, 0usize..4).prop_map(|(words, at, id, how)| {
+/// A script and what is expected of it: the script itself, a beginning of it, more than it, it with a part changed,
+/// or something else.
+fn script_and_drafts() -> impl Strategy<Value = (Vec<u32>, Vec<Vec<u32>>)> {
+    let spoilt = (0usize..40, 2u32..44, 0usize..5);
+    (words(), proptest::collection::vec(spoilt, 0..4)).prop_map(|(words, spoilt)| {
         let script = script(&words);
-        let mut draft = script.clone();
-        match how {
-            0 => {}
-            1 => draft.truncate(at),
-            2 if at < draft.len() => draft[at] = id,
-            _ => draft = vec![id; at],
-        }
-        (script, draft)
+        let drafts = spoilt.into_iter().map(|(at, id, how)| {
+            let mut draft = script.clone();
+            match how {
+                0 => {}
+                1 => draft.truncate(at),
+                2 => draft.extend(vec![id; at]),
+                3 if at < draft.len() => draft[at] = id,
+                _ => draft = vec![id; at],
+            }
+            draft
+        });
+        let drafts = drafts.collect();
+        (script, drafts)
     })
 }
 
 proptest! {
     #[test]
-    fn a_draft_changes_nothing_but_the_number_of_passes(
-        (script, draft) in draft(),
+    fn drafts_change_nothing_but_the_number_of_passes(
+        (script, drafts) in script_and_drafts(),
         forced in any::<bool>(),
         temperature in prop_oneof![Just(0.0f32), Just(0.7f32)],
         seed in any::<u64>(),
+        max_tokens in 1usize..60,
     ) {
         let image_tokens = if forced { ImageTokens::Forced } else { ImageTokens::Free };
-        let options = DecodingOptions { image_tokens, temperature, seed, max_tokens: 60, draft: Vec::new() };
+        let options =
+            DecodingOptions { image_tokens, temperature, seed, max_tokens, ..DecodingOptions::default() };
         let (one_by_one, passes) = decode(&script, options.clone());
-        let (drafted, passes_drafted) = decode(&script, DecodingOptions { draft, ..options });
+        let wrong = drafts.len();
+        let (drafted, passes_drafted) = decode(&script, DecodingOptions { drafts, ..options });
         prop_assert_eq!(one_by_one, drafted);
-        prop_assert!(passes_drafted <= passes);
+        prop_assert!(passes_drafted <= passes + wrong);
+    }
+
+    #[test]
+    fn a_prompt_fed_in_two_parts_changes_nothing(
+        (script, drafts) in script_and_drafts(),
+        split in 2usize..5,
+    ) {
+        let options = DecodingOptions { drafts, ..DecodingOptions::default() };
+        let (whole, _) = decode(&script, options.clone());
+        let ids = prompt().ids_without_image_token;
+        let mut model = Model::new(&script);
+        model.fed = [&ids[..2], &[99; IMAGE_FEATURES], &ids[2..split]].concat();
+        let decoding = Decoding::resume(model.fed.len(), ids[split..].to_vec(), SPECIAL, options);
+        prop_assert_eq!(whole, drive(decoding, model).0);
     }
 
     #[test]
@@ -151,8 +181,35 @@ proptest! {
 #[test]
 fn a_right_draft_takes_one_pass() {
     let draft = script(&[3, 4]);
-    let options = DecodingOptions { draft: draft.clone(), ..DecodingOptions::default() };
+    let options = DecodingOptions { drafts: vec![draft.clone()], ..DecodingOptions::default() };
     assert_eq!(decode(&draft, options).1, 1);
+}
+
+#[test]
+fn what_is_left_of_another_draft_follows_one_that_is_left() {
+    let drafts = vec![script(&[3, 5]), script(&[3, 4, 6])];
+    let options = DecodingOptions { drafts, ..DecodingOptions::default() };
+    assert_eq!(decode(&script(&[3, 4, 6]), options).1, 2);
+}
+
+#[test]
+fn image_tokens_that_have_begun_are_expected_to_go_on() {
+    let options = DecodingOptions { image_tokens: ImageTokens::Free, ..DecodingOptions::default() };
+    assert_eq!(decode(&script(&[3]), options).1, 3, "the prompt, the word, all image tokens");
+}
+
+#[test]
+fn no_draft_goes_beyond_the_models_positions() {
+    let draft = script(&[3, 4]);
+    let prompt_length = prompt().ids_without_image_token.len() + IMAGE_FEATURES;
+    let options = DecodingOptions {
+        drafts: vec![draft.clone()],
+        max_positions: prompt_length + 10,
+        ..DecodingOptions::default()
+    };
+    let input = Decoding::new(prompt(), IMAGE_FEATURES, SPECIAL, options.clone()).next_input();
+    assert_eq!(input.expect("a prompt").ids[5..], draft[..10]);
+    assert_eq!(decode(&draft, options).0.expect("a reply").0, draft);
 }
 
 #[test]

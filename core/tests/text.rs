@@ -11,6 +11,7 @@ use serde_json::Value;
 use smartedit_core::model::PromptTemplate;
 use smartedit_core::text::{
     Cleanup, ClipTokenizer, LlamaTokenizer, Prompt, Segment, TextError, parse_templates, release_prompt,
+    reply_tokens,
 };
 use support::{Pack, golden, ids, json};
 
@@ -134,6 +135,22 @@ fn golden_clip_tokenizer_of_the_pack() {
         );
         assert_eq!(tokenizer.encode(negative, CLIP_LENGTH).unwrap(), ids(&case["negative_ids"]));
     }
+}
+
+#[test]
+fn an_expected_reply_is_what_training_puts_after_the_prompt() {
+    let tokenizer = llama32k();
+    let release = release_prompt();
+    let template = &release.templates[0];
+    let images: String = (0..32).map(|index| format!(" <img_{index}>")).collect();
+    let prompt = Prompt::new(&release.system, template, "Add a fox");
+    let conversation = format!("{} {}", prompt.text(), template.gpt.replace(" [img].", &images));
+    let mut expected = tokenizer.encode_text(&prompt.text()).unwrap();
+    expected.extend(reply_tokens(&template.gpt, &tokenizer).unwrap());
+    assert_eq!(tokenizer.encode_text(&conversation).unwrap(), expected);
+
+    let images: Vec<u32> = tokenizer.special().image_tokens().collect();
+    assert_eq!(reply_tokens("[img] and more", &tokenizer).unwrap(), images);
 }
 
 #[test]

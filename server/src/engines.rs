@@ -31,6 +31,10 @@ impl Engines {
         let mut engines = Self::default();
         #[cfg(feature = "candle")]
         engines.add(Arc::new(smartedit_candle::CandleBackend::new()));
+        #[cfg(feature = "torch")]
+        engines.add(Arc::new(smartedit_torch::TorchBackend::new()));
+        #[cfg(feature = "onnx")]
+        engines.add(Arc::new(smartedit_onnx::OnnxBackend::new(None)));
         engines
     }
 

@@ -10,6 +10,7 @@ pub mod config;
 pub mod deployment;
 pub mod engines;
 pub mod failure;
+mod memory;
 pub mod server;
 pub mod service;
 pub mod status;

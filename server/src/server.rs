@@ -93,7 +93,8 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let engines = Engines::built_in();
         Loaded { config: config.clone(), ..Loaded::default() }.check(&engines)?;
-        Self::bind_with(config, Arc::new(EngineLoader(engines))).await
+        let loader = Arc::new(EngineLoader::new(engines, &config.cache));
+        Self::bind_with(config, loader).await
     }
 
     /// Binds a configuration's address and begins to load its deployments with a loader of one's own.

@@ -79,6 +79,51 @@ pub mod candle {
     }
 }
 
+/// libtorch on the CPU.
+#[cfg(feature = "torch")]
+pub mod torch {
+    use super::{Arc, Row, StageOptions};
+
+    /// The row of the matrix.
+    pub fn row() -> Row {
+        Row {
+            name: "torch",
+            backend: Arc::new(smartedit_torch::TorchBackend::new()),
+            options: StageOptions::default(),
+            reference_sums: |config, weights| super::load_with_reference_sums(engine(), config, weights),
+            ignored: &[],
+        }
+    }
+
+    /// The engine in `f32`.
+    pub fn engine() -> smartedit_torch::TorchEngine {
+        smartedit_torch::TorchEngine::cpu(smartedit_core::engine::Precision::F32)
+    }
+}
+
+/// ONNX Runtime on the CPU.
+#[cfg(feature = "onnx")]
+pub mod onnx {
+    use super::{Arc, Row, StageOptions};
+
+    /// The row of the matrix.
+    pub fn row() -> Row {
+        Row {
+            name: "onnx",
+            backend: Arc::new(smartedit_onnx::OnnxBackend::new(None)),
+            options: StageOptions::default(),
+            reference_sums: |config, weights| super::load_with_reference_sums(engine(), config, weights),
+            ignored: &[("bf16", "ONNX Runtime has no kernels for most operations in bf16 on a CPU")],
+        }
+    }
+
+    /// The engine in `f32`, operation by operation.
+    pub fn engine() -> smartedit_onnx::ImmediateEngine {
+        smartedit_onnx::ImmediateEngine::new(smartedit_onnx::Operators::Fused)
+            .unwrap_or_else(|e| panic!("{e}; {}", e.remedy()))
+    }
+}
+
 /// Makes one test per engine of each case.
 ///
 /// `matrix!(row: a, b)` calls `a(&Row)` and `b(&Row)`; `matrix!(engine: c)` calls `c(&engine)` with an
@@ -89,6 +134,14 @@ macro_rules! matrix {
         #[cfg(feature = "candle")]
         mod candle {
             $crate::matrix!(@tests candle $kind $($case)+);
+        }
+        #[cfg(feature = "torch")]
+        mod torch {
+            $crate::matrix!(@tests torch $kind $($case)+);
+        }
+        #[cfg(feature = "onnx")]
+        mod onnx {
+            $crate::matrix!(@tests onnx $kind $($case)+);
         }
     };
     (@tests $engine:ident $kind:ident $($case:ident)+) => {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::process;
 use crate::python::Python;
 use crate::workspace::{cargo, root};
-use crate::{stubs, tools};
+use crate::{engines, stubs, tools};
 
 /// Runs every check, cheapest first, and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
@@ -25,9 +25,14 @@ pub(crate) fn run() -> Result<()> {
     process::run(python.module("ruff").args(["check", "clients/python"]))?;
     process::run(python.module("ruff").args(["format", "--check", "clients/python"]))?;
     process::run(python.module("mypy").current_dir(root().join("clients/python")))?;
+    // What most people build, without any library to fetch.
+    process::run(cargo().args(["check", "--package", "smartedit-server", "--locked"]))?;
+    engines::fetch(&python)?;
     process::run(cargo().args([
         "clippy",
         "--workspace",
+        "--features",
+        engines::FEATURES,
         "--all-targets",
         "--locked",
         "--",
@@ -36,7 +41,8 @@ pub(crate) fn run() -> Result<()> {
     ]))?;
     process::run(
         cargo()
-            .args(["doc", "--workspace", "--no-deps", "--locked", "--document-private-items"])
+            .args(["doc", "--workspace", "--features", engines::FEATURES])
+            .args(["--no-deps", "--locked", "--document-private-items"])
             .env("RUSTDOCFLAGS", "--deny warnings"),
     )
 }

@@ -1,5 +1,6 @@
 //! Developer chores, run as `cargo xtask CHORE`.
 
+mod engines;
 mod lint;
 mod process;
 mod python;
@@ -12,6 +13,8 @@ mod workspace;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+
+use crate::python::Python;
 
 /// Developer chores. What a chore needs is fetched into `.cache/`.
 #[derive(Parser)]
@@ -33,6 +36,8 @@ enum Chore {
     Lint,
     /// Everything that must pass before a change lands: `lint`, then `test`.
     Ci,
+    /// Fetch libtorch and ONNX Runtime, for builds with the features `torch` and `onnx`.
+    Engines,
     /// Write the Python stubs anew from `proto/`.
     Regenerate,
 }
@@ -42,6 +47,7 @@ fn main() -> ExitCode {
         Chore::Test { filter } => test::run(filter.as_deref()),
         Chore::Lint => lint::run(),
         Chore::Ci => lint::run().and_then(|()| test::run(None)),
+        Chore::Engines => Python::prepare().and_then(|python| engines::fetch(&python)),
         Chore::Regenerate => stubs::regenerate(),
     };
     match outcome {

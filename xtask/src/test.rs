@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
+use crate::engines;
 use crate::process::{self, lines, run_with_lines};
 use crate::python::Python;
 use crate::tally::Tally;
@@ -16,6 +17,7 @@ const NO_TESTS: i32 = 5;
 /// Runs the Rust workspace's tests, then the Python client's, and fails if any of them fails.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     let python = Python::prepare()?;
+    engines::fetch(&python)?;
     let server = build()?;
     let rust = rust(filter, &server)?;
     let client = client(&python, filter, &server)?;
@@ -35,7 +37,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
 fn build() -> Result<PathBuf> {
     let mut server = None;
     let mut command = cargo();
-    command.args(["build", "--workspace", "--bins", "--tests", "--locked"]);
+    command.args(["build", "--workspace", "--features", engines::FEATURES, "--bins", "--tests", "--locked"]);
     command.arg("--message-format=json-render-diagnostics");
     eprintln!("$ cargo build --workspace --bins --tests");
     let status = lines(&mut command, |line| {
@@ -53,7 +55,8 @@ fn build() -> Result<PathBuf> {
 
 fn rust(filter: Option<&str>, server: &Path) -> Result<Tally> {
     let mut command = cargo();
-    command.args(["test", "--workspace", "--locked", "--no-fail-fast"]).args(filter);
+    command.args(["test", "--workspace", "--features", engines::FEATURES, "--locked", "--no-fail-fast"]);
+    command.args(filter);
     command.env("SMARTEDIT_BIN", server);
     let mut tally = Tally::default();
     let status = run_with_lines(&mut command, |line| tally.add_cargo(line))?;

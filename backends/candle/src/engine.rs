@@ -1,6 +1,7 @@
 //! The operations of [`Engine`], each on the CPU kernels where operands lie in host memory, else on candle's.
 
 use candle_core::{D, DType, Device, Result as CandleResult, Tensor};
+use half::bf16;
 use ndarray::{ArrayD, IxDyn};
 use smartedit_core::engine::{Engine, EngineError, Padding, Precision, Result};
 use smartedit_core::tensor::HostTensor;
@@ -314,6 +315,27 @@ fn with_optional<R>(
     }
 }
 
+/// Runs `f` on operands in `bf16` and an optional bias in `f32`; not where an operand or the processor is of another
+/// kind.
+fn with_bf16(
+    x: &CandleTensor,
+    weight: &CandleTensor,
+    bias: Option<&CandleTensor>,
+    f: impl FnOnce(&[bf16], &[bf16], Option<&[f32]>) -> Vec<bf16>,
+) -> CandleResult<Option<Vec<bf16>>> {
+    if !cpu::has_bf16_products() {
+        return Ok(None);
+    }
+    with_elements(x, |x| {
+        with_elements(weight, |weight| match (x, weight) {
+            (Elements::Bf16(x), Elements::Bf16(weight)) => {
+                with_optional(bias, |bias| Ok(Some(f(x, weight, bias))))
+            }
+            _ => Ok(None),
+        })
+    })
+}
+
 fn function(
     x: &CandleTensor,
     function: Function,
@@ -343,6 +365,9 @@ fn linear(x: &CandleTensor, weight: &CandleTensor, bias: Option<&CandleTensor>) 
             None => product,
         };
         return sum.reshape(dims);
+    }
+    if let Some(out) = with_bf16(x, weight, bias, |x, w, b| cpu::linear_bf16(x, w, b, inputs, outputs))? {
+        return Tensor::from_vec(out, dims, &Device::Cpu);
     }
     let out = with_f32(x, |x| {
         with_elements(weight, |weight| {
@@ -382,10 +407,14 @@ fn conv2d(
             None => Ok(product),
         };
     }
+    let dims = [batch, outputs, size.0, size.1];
+    if let Some(out) = with_bf16(x, weight, bias, |x, w, b| cpu::conv2d_bf16(x, w, b, &shape, size))? {
+        return Tensor::from_vec(out, &dims, &Device::Cpu);
+    }
     let out = with_f32(x, |x| {
         with_f32(weight, |weight| with_optional(bias, |bias| Ok(cpu::conv2d(x, weight, bias, &shape, size))))
     })?;
-    from_f32(out, &[batch, outputs, size.0, size.1], x.dtype())
+    from_f32(out, &dims, x.dtype())
 }
 
 fn embedding(table: &CandleTensor, ids: &CandleTensor) -> CandleResult<Tensor> {

@@ -25,8 +25,15 @@ pub enum Event {
     Queued(u32),
     /// A stage begins.
     StageStarted(Stage),
-    /// A stage has done all it had to, in this time.
-    StageFinished(Stage, Duration),
+    /// A stage has done all it had to.
+    StageFinished {
+        /// The stage.
+        stage: Stage,
+        /// How long it took.
+        duration: Duration,
+        /// Whether its result was kept from an earlier request, so that it has not run.
+        cached: bool,
+    },
     /// A denoising step is done.
     Step {
         /// Steps done, from 1.
@@ -98,6 +105,8 @@ pub struct StageTiming {
     pub stage: Stage,
     /// The sum over its runs.
     pub duration: Duration,
+    /// Whether its result was kept from an earlier request, so that it has not run.
+    pub cached: bool,
 }
 
 /// A stage of a pipeline.
@@ -165,9 +174,11 @@ impl Event {
             },
             Some(Wire::Queued(event)) => Self::Queued(event.position),
             Some(Wire::StageStarted(event)) => Self::StageStarted(event.stage().into()),
-            Some(Wire::StageFinished(event)) => {
-                Self::StageFinished(event.stage().into(), duration(event.duration))
-            }
+            Some(Wire::StageFinished(event)) => Self::StageFinished {
+                stage: event.stage().into(),
+                duration: duration(event.duration),
+                cached: event.cached,
+            },
             Some(Wire::Step(event)) => Self::Step {
                 index: event.index,
                 total: event.total,
@@ -190,10 +201,11 @@ impl Edited {
 
     pub(crate) fn from_proto(result: v1::EditResult) -> Self {
         let timings = result.timings.unwrap_or_default();
-        let stages = timings
-            .stages
-            .into_iter()
-            .map(|timing| StageTiming { stage: timing.stage().into(), duration: duration(timing.duration) });
+        let stages = timings.stages.into_iter().map(|timing| StageTiming {
+            stage: timing.stage().into(),
+            duration: duration(timing.duration),
+            cached: timing.cached,
+        });
         Self {
             image: result.image,
             mime_type: result.mime_type,

@@ -44,6 +44,8 @@ pub struct EditOptions {
     pub control_tokens: bool,
     /// Recorded noise to use instead of the seed's.
     pub replay: Option<Replay>,
+    /// Whether every stage is computed, though its result be kept from an earlier request; for measurements.
+    pub no_cache: bool,
 }
 
 /// How a picture comes to the size at which it is edited. Sides must be multiples of 8.
@@ -200,6 +202,7 @@ impl From<EditOptions> for v1::EditOptions {
             }
             .into(),
             control_tokens: options.control_tokens,
+            no_cache: options.no_cache,
             replay: options.replay.map(|replay| v1::Replay {
                 initial_latents: replay.initial_latents.map(Into::into),
                 step_noise: replay.step_noise.into_iter().map(Into::into).collect(),

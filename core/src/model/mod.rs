@@ -10,8 +10,10 @@ pub mod convert;
 pub mod directory;
 pub mod inspect;
 mod limits;
+mod presets;
 pub mod writer;
 
 pub use config::*;
 pub use directory::{DirectoryError, ModelDirectory};
+pub use presets::Preset;
 pub use writer::{ModelWriter, WriteError};

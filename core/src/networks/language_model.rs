@@ -14,7 +14,6 @@ pub struct LanguageModel<T> {
     layers: Vec<Layer<T>>,
     norm: RmsNorm<T>,
     lm_head: Linear<T>,
-    rotary: Rotary,
 }
 
 /// What a forward pass over new positions depends on besides their embeddings.
@@ -40,7 +39,6 @@ impl<T> LanguageModel<T> {
             layers,
             norm: RmsNorm::load(&weights.scope("norm"), size, config.rms_norm_eps)?,
             lm_head: Linear::load_unbiased(&weights.scope("lm_head"), size, vocab)?,
-            rotary: Rotary { head_dim: head_dim(size, config.num_heads)?, theta: config.rope_theta },
         })
     }
 
@@ -78,31 +76,18 @@ impl<T> LanguageModel<T> {
     pub fn logits<E: Engine<Tensor = T>>(&self, e: &E, states: &T) -> Result<T> {
         self.lm_head.forward(e, states)
     }
-
-    /// Cosines and sines `[n, d]` of `length` positions from `start` on.
-    pub fn rotary_tables(&self, start: usize, length: usize) -> (Array2<f32>, Array2<f32>) {
-        self.rotary.tables(start, length)
-    }
 }
 
-struct Rotary {
-    head_dim: usize,
-    theta: f64,
-}
-
-impl Rotary {
-    fn tables(&self, start: usize, length: usize) -> (Array2<f32>, Array2<f32>) {
-        let half = self.head_dim / 2;
-        let angle = |row: usize, column: usize| {
-            let exponent = (2 * (column % half)) as f32 / self.head_dim as f32;
-            (start + row) as f32 * (1.0 / (self.theta as f32).powf(exponent))
-        };
-        let shape = (length, self.head_dim);
-        (
-            Array2::from_shape_fn(shape, |(row, column)| angle(row, column).cos()),
-            Array2::from_shape_fn(shape, |(row, column)| angle(row, column).sin()),
-        )
-    }
+/// Cosines and sines of the rotary embedding, `[length, d]` each, of positions from `start` on.
+pub(crate) fn rotary_tables(config: &LlamaConfig, start: usize, length: usize) -> (Array2<f32>, Array2<f32>) {
+    let head_dim = config.hidden_size.checked_div(config.num_heads).unwrap_or(0);
+    let half = (head_dim / 2).max(1);
+    let angle = |(row, column): (usize, usize)| {
+        let exponent = (2 * (column % half)) as f32 / head_dim as f32;
+        (start + row) as f32 * (1.0 / (config.rope_theta as f32).powf(exponent))
+    };
+    let angles = Array2::from_shape_fn((length, head_dim), angle);
+    (angles.mapv(f32::cos), angles.mapv(f32::sin))
 }
 
 struct RmsNorm<T> {

@@ -18,6 +18,7 @@ mod vision_encoder;
 
 pub use bim::{Bim, BimOutput, position_encoding};
 pub use connector::{Conditioning, Connector, Interaction, SimpleCa};
+pub(crate) use language_model::rotary_tables;
 pub use language_model::{LanguageModel, Positions};
 pub use layers::KeyValue;
 pub use qformer::QFormer;
@@ -27,18 +28,37 @@ pub use unet::{PreparedContext, Unet};
 pub use vae::{VaeDecoder, VaeEncoder};
 pub use vision_encoder::VisionEncoder;
 
-use crate::model::NetworkConfig;
-use crate::weights::{Manifest, Result};
+use crate::engine::Precision;
+use crate::model::{LlamaConfig, NetworkConfig};
+use crate::stages::Network;
+use crate::weights::{Manifest, RandomWeights, Result, WeightFile};
 
 /// Names and shapes of the parameters that a network asks for.
 pub fn manifest(config: &NetworkConfig) -> Result<Vec<(String, Vec<usize>)>> {
-    match config {
-        NetworkConfig::VisionEncoder(config) => Manifest::of(|w| VisionEncoder::load(w, config)),
-        NetworkConfig::LanguageModel(config) => Manifest::of(|w| LanguageModel::load(w, config)),
-        NetworkConfig::Connector(config) => Manifest::of(|w| Connector::load(w, config)),
-        NetworkConfig::TextEncoder(config) => Manifest::of(|w| TextEncoder::load(w, config)),
-        NetworkConfig::VaeEncoder(config) => Manifest::of(|w| VaeEncoder::load(w, config)),
-        NetworkConfig::Denoiser(config) => Manifest::of(|w| Unet::load(w, config)),
-        NetworkConfig::VaeDecoder(config) => Manifest::of(|w| VaeDecoder::load(w, config)),
+    Manifest::of(|weights| Network::load(weights, config))
+}
+
+/// Pseudo-random parameters of a network, in memory: see [`RandomWeights`].
+pub fn random_weights(config: &NetworkConfig, precision: Precision, seed: u64) -> Result<WeightFile> {
+    RandomWeights::new(&manifest(config)?, precision, seed)?.freeze()
+}
+
+/// Pseudo-random parameters of a language model that, decoded greedily, follows a chain of tokens: fed one of them,
+/// it finds the next one likeliest, whatever came before. No token may occur twice.
+///
+/// The head's row of a token is the embedding of the one before it, and the residual stream still points to that
+/// embedding after all layers.
+pub fn random_weights_that_reply(
+    config: &LlamaConfig,
+    precision: Precision,
+    seed: u64,
+    chain: &[u32],
+) -> Result<WeightFile> {
+    let parameters = Manifest::of(|weights| LanguageModel::load(weights, config))?;
+    let mut weights = RandomWeights::new(&parameters, precision, seed)?;
+    for (&token, &next) in chain.iter().zip(chain.iter().skip(1)) {
+        let (from, to) = (("embed_tokens.weight", token as usize), ("lm_head.weight", next as usize));
+        weights.copy_row(from, to)?;
     }
+    weights.freeze()
 }

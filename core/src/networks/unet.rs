@@ -6,7 +6,7 @@ use ndarray::Array2;
 use super::layers::{Conv2d, GroupNorm, KeyValue, Linear};
 use super::resnet::{Resnet, ResnetShape, load_downsampler, load_upsampler};
 use super::transformer::{SpatialTransformer, TransformerShape};
-use crate::engine::{Engine, Padding, Result};
+use crate::engine::{Engine, EngineError, Padding, Result};
 use crate::model::UnetConfig;
 use crate::tensor::HostTensor;
 use crate::weights::{self, Weights, WeightsError};
@@ -24,11 +24,29 @@ pub struct Unet<T> {
 
 /// What a denoising loop needs of its conditioning in every step: keys and values of each transformer, in the
 /// order in which the network meets them.
-pub struct PreparedContext<T>(Vec<KeyValue<T>>);
+pub struct PreparedContext<T>(pub(crate) Vec<KeyValue<T>>);
 
 impl<T> PreparedContext<T> {
-    fn of(&self, index: usize) -> &KeyValue<T> {
-        &self.0[index]
+    fn of(&self, place: usize) -> Result<&KeyValue<T>> {
+        let missing = || EngineError::new("cross-attention", format!("transformer {place} has no context"));
+        self.0.get(place).ok_or_else(missing)
+    }
+}
+
+impl UnetConfig {
+    /// Number and width of the heads of each transformer, in the order of [`PreparedContext`].
+    pub(crate) fn transformers(&self) -> impl Iterator<Item = (usize, usize)> {
+        let levels = self.block_channels.len();
+        let of = |level: usize, count: usize| {
+            let attends = self.block_attention.get(level).is_some_and(|attends| *attends);
+            std::iter::repeat_n(level, if attends { count } else { 0 })
+        };
+        let down = (0..levels).flat_map(move |level| of(level, self.layers_per_block));
+        let up = (0..levels).rev().flat_map(move |level| of(level, self.layers_per_block + 1));
+        down.chain(levels.checked_sub(1)).chain(up).map(|level| {
+            let heads = self.num_heads.get(level).copied().unwrap_or(0);
+            (heads, self.block_channels[level].checked_div(heads).unwrap_or(0))
+        })
     }
 }
 
@@ -155,7 +173,7 @@ struct PlacedTransformer<T> {
 
 impl<T> PlacedTransformer<T> {
     fn forward<E: Engine<Tensor = T>>(&self, e: &E, x: &T, context: &PreparedContext<T>) -> Result<T> {
-        self.layer.forward(e, x, context.of(self.place))
+        self.layer.forward(e, x, context.of(self.place)?)
     }
 }
 

@@ -4,12 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use image::RgbImage;
-use ndarray::{Array3, Array4, ArrayD, Axis, Ix3, Ix4, concatenate};
+use ndarray::{Array4, ArrayD, Axis, Ix4, concatenate};
 
+use super::caching::Caching;
+use super::language::{Question, Replied, Replying};
 use super::model::{Family, Model, SmartEdit, token_ids};
 use super::request::Prepared;
 use super::{EditError, EditRequest};
-use crate::decoding::{Decoding, DecodingError, DecodingInput};
+use crate::cache::{Key, Lookup};
 use crate::diffusion::Denoising;
 use crate::picture;
 use crate::stage::{Session, StageError, StageKind};
@@ -21,7 +23,14 @@ pub enum Progress {
     /// The next unit of work belongs to this stage, which has not begun yet.
     StageStarted(StageKind),
     /// A stage has done all it had to.
-    StageFinished(StageKind),
+    StageFinished {
+        /// The stage.
+        stage: StageKind,
+        /// Whether its result was kept from an earlier edit, so that it has not run.
+        cached: bool,
+    },
+    /// The stage's result is being computed by another edit, which has been waited for in vain for a moment.
+    Waiting,
     /// The language model has been run; its reply has this many tokens so far.
     Tokens(usize),
     /// The assistant's reply, image tokens left out.
@@ -52,6 +61,8 @@ pub struct Edit {
     prepared: Prepared,
     phase: Phase,
     reply: Option<String>,
+    /// Whether the result of the stage at work was kept from an earlier edit.
+    cached: bool,
     /// What has been done and not yet been told.
     events: VecDeque<Progress>,
 }
@@ -59,8 +70,9 @@ pub struct Edit {
 /// What comes next, with what it needs of what came before.
 enum Phase {
     Vision,
-    Language { session: Box<dyn Session>, decoding: Box<Decoding>, features: ArrayD<f32> },
-    Connector { states: ArrayD<f32>, features: ArrayD<f32> },
+    Language { features: ArrayD<f32> },
+    Replying(Box<Replying>),
+    Connector { inputs: Tensors },
     Text,
     VaeEncoder { conditioning: Tensors },
     Denoiser { session: Box<dyn Session>, denoising: Box<Denoising>, conditioning: Option<Tensors> },
@@ -72,7 +84,7 @@ impl Phase {
     fn stage(&self) -> Option<StageKind> {
         match self {
             Self::Vision => Some(StageKind::VisionEncoder),
-            Self::Language { .. } => Some(StageKind::LanguageModel),
+            Self::Language { .. } | Self::Replying(_) => Some(StageKind::LanguageModel),
             Self::Connector { .. } => Some(StageKind::Connector),
             Self::Text => Some(StageKind::TextEncoder),
             Self::VaeEncoder { .. } => Some(StageKind::VaeEncoder),
@@ -91,7 +103,7 @@ impl Edit {
             Family::InstructPix2Pix => Phase::Text,
         };
         let events = phase.stage().map(Progress::StageStarted).into_iter().collect();
-        Ok(Self { model, prepared, phase, reply: None, events })
+        Ok(Self { model, prepared, phase, reply: None, cached: false, events })
     }
 
     /// Does the next unit of work. After [`Progress::Finished`] or an error there is none, and the call fails.
@@ -103,7 +115,8 @@ impl Edit {
         self.phase = self.work()?;
         let after = self.phase.stage();
         if before != after {
-            self.events.extend(before.map(Progress::StageFinished));
+            let cached = std::mem::take(&mut self.cached);
+            self.events.extend(before.map(|stage| Progress::StageFinished { stage, cached }));
             self.events.extend(after.map(Progress::StageStarted));
             if let Phase::Done { image } = &mut self.phase
                 && let Some(image) = image.take()
@@ -138,8 +151,9 @@ impl Edit {
     fn work(&mut self) -> Result<Phase, EditError> {
         match std::mem::replace(&mut self.phase, Phase::Done { image: None }) {
             Phase::Vision => self.see(),
-            Phase::Language { session, decoding, features } => self.reply(session, decoding, features),
-            Phase::Connector { states, features } => self.connect(states, features),
+            Phase::Language { features } => self.ask(features),
+            Phase::Replying(replying) => self.go_on_replying(replying),
+            Phase::Connector { inputs } => self.connect(inputs),
             Phase::Text => self.read(),
             Phase::VaeEncoder { conditioning } => self.encode(conditioning),
             Phase::Denoiser { session, denoising, conditioning } => {
@@ -160,54 +174,52 @@ impl Edit {
     fn see(&mut self) -> Result<Phase, EditError> {
         let kind = StageKind::VisionEncoder;
         let pixels = picture::pixel_values(&self.prepared.image, &self.smartedit().vision);
-        let mut outputs = self.run(kind, &Tensors::new().with("pixel_values", pixels))?;
-        let features = take(&mut outputs, kind, "image_features")?;
-        let count = features.shape().get(1).copied().unwrap_or(0);
-        let decoding = self.prepared.decoding(self.smartedit(), count)?;
-        let session = self.model.required(StageKind::LanguageModel).session();
-        Ok(Phase::Language { session, decoding: Box::new(decoding), features })
+        let inputs = Tensors::new().with("pixel_values", pixels);
+        let Some(mut outputs) = self.result(kind, &inputs)? else { return Ok(Phase::Vision) };
+        Ok(Phase::Language { features: take(&mut outputs, kind, "image_features")? })
+    }
+
+    fn ask(&mut self, features: ArrayD<f32>) -> Result<Phase, EditError> {
+        let smartedit = self.smartedit();
+        let prompt = self.prepared.prompt(smartedit)?;
+        let options = self.prepared.decoding(smartedit);
+        let question = Question { prompt, features, options, reuse: self.prepared.may_reuse() };
+        let claim = match self.lookup(|caching| question.key(caching, &self.model, smartedit)) {
+            Some(Lookup::Kept(kept)) => {
+                self.cached = true;
+                return Ok(self.replied(Replied::from_tensors(&kept)?, question.features));
+            }
+            Some(Lookup::Running) => {
+                self.events.push_back(Progress::Waiting);
+                return Ok(Phase::Language { features: question.features });
+            }
+            Some(Lookup::Missing(claim)) => Some(claim),
+            None => None,
+        };
+        self.go_on_replying(Box::new(Replying::new(&self.model, smartedit, question, claim)))
     }
 
     /// Feeds the language model once.
-    fn reply(
-        &mut self,
-        mut session: Box<dyn Session>,
-        mut decoding: Box<Decoding>,
-        features: ArrayD<f32>,
-    ) -> Result<Phase, EditError> {
-        let kind = StageKind::LanguageModel;
-        let Some(input) = decoding.next_input() else { return Err(EditError::Over) };
-        let mut outputs = session.run(&language_model_inputs(&input, &features))?;
-        let hidden = three_dimensional(take(&mut outputs, kind, "hidden_states")?, kind)?;
-        let logits = three_dimensional(take(&mut outputs, kind, "logits")?, kind)?;
-        decoding.advance(hidden.view(), logits.view()).map_err(|error| self.reply_failed(error))?;
-        self.events.push_back(Progress::Tokens(decoding.reply().len()));
-        match decoding.image_states() {
-            Some(states) => {
-                let reply = self.smartedit().tokenizer.decode(decoding.reply());
-                self.reply = Some(reply.clone());
-                self.events.push_back(Progress::Reply(reply));
-                Ok(Phase::Connector { states: states.insert_axis(Axis(0)).into_dyn(), features })
-            }
-            None => Ok(Phase::Language { session, decoding, features }),
+    fn go_on_replying(&mut self, mut replying: Box<Replying>) -> Result<Phase, EditError> {
+        replying.advance(&self.model, self.smartedit())?;
+        self.events.push_back(Progress::Tokens(replying.tokens()));
+        match replying.finish() {
+            Ok((replied, features)) => Ok(self.replied(replied, features)),
+            Err(replying) => Ok(Phase::Replying(replying)),
         }
     }
 
-    fn reply_failed(&self, error: DecodingError) -> EditError {
-        match error {
-            DecodingError::ImageTokens { reply, found } => EditError::ImageTokens {
-                reply: self.smartedit().tokenizer.decode(&reply),
-                found,
-                expected: crate::model::IMAGE_TOKENS,
-            },
-            other => EditError::Output { stage: StageKind::LanguageModel, message: other.to_string() },
-        }
+    fn replied(&mut self, replied: Replied, features: ArrayD<f32>) -> Phase {
+        let reply = self.smartedit().tokenizer.decode(&replied.reply);
+        self.reply = Some(reply.clone());
+        self.events.push_back(Progress::Reply(reply));
+        let inputs = Tensors::new().with("image_states", replied.states).with("image_features", features);
+        Phase::Connector { inputs }
     }
 
-    fn connect(&mut self, states: ArrayD<f32>, features: ArrayD<f32>) -> Result<Phase, EditError> {
+    fn connect(&mut self, inputs: Tensors) -> Result<Phase, EditError> {
         let kind = StageKind::Connector;
-        let inputs = Tensors::new().with("image_states", states).with("image_features", features);
-        let mut outputs = self.run(kind, &inputs)?;
+        let Some(mut outputs) = self.result(kind, &inputs)? else { return Ok(Phase::Connector { inputs }) };
         let prompt = take(&mut outputs, kind, "prompt_embeds")?;
         let null = &self.smartedit().null_embeds;
         let mut conditioning = Tensors::new().with("prompt_embeds", branches(kind, [&prompt, null, null])?);
@@ -219,8 +231,8 @@ impl Edit {
 
     fn read(&mut self) -> Result<Phase, EditError> {
         let kind = StageKind::TextEncoder;
-        let ids = token_ids(&self.prepared.clip_ids);
-        let mut outputs = self.run(kind, &Tensors::new().with("input_ids", ids))?;
+        let inputs = Tensors::new().with("input_ids", token_ids(&self.prepared.clip_ids));
+        let Some(mut outputs) = self.result(kind, &inputs)? else { return Ok(Phase::Text) };
         let embeds = take(&mut outputs, kind, "hidden_states")?;
         let rows: Vec<ArrayD<f32>> =
             embeds.axis_iter(Axis(0)).map(|row| row.to_owned().insert_axis(Axis(0))).collect();
@@ -233,8 +245,10 @@ impl Edit {
 
     fn encode(&mut self, conditioning: Tensors) -> Result<Phase, EditError> {
         let kind = StageKind::VaeEncoder;
-        let pixels = picture::to_tensor(&self.prepared.source);
-        let mut outputs = self.run(kind, &Tensors::new().with("image", pixels))?;
+        let inputs = Tensors::new().with("image", picture::to_tensor(&self.prepared.source));
+        let Some(mut outputs) = self.result(kind, &inputs)? else {
+            return Ok(Phase::VaeEncoder { conditioning });
+        };
         let latents = four_dimensional(take(&mut outputs, kind, "latents")?, kind)?;
         let denoising = Box::new(self.prepared.denoising(latents)?);
         let session = self.model.required(StageKind::Denoiser).session();
@@ -272,33 +286,39 @@ impl Edit {
         Ok(picture::from_tensor(&four_dimensional(take(&mut outputs, kind, "image")?, kind)?)?)
     }
 
+    /// What a stage makes of its inputs, or made of them for an earlier edit. `None` if another edit is computing it.
+    fn result(&mut self, kind: StageKind, inputs: &Tensors) -> Result<Option<Tensors>, EditError> {
+        match self.lookup(|caching| caching.key(kind, inputs)) {
+            Some(Lookup::Kept(kept)) => {
+                self.cached = true;
+                Ok(Some(Tensors::clone(&kept)))
+            }
+            Some(Lookup::Running) => {
+                self.events.push_back(Progress::Waiting);
+                Ok(None)
+            }
+            Some(Lookup::Missing(claim)) => {
+                let outputs = self.run(kind, inputs)?;
+                claim.keep(outputs.clone());
+                Ok(Some(outputs))
+            }
+            None => Ok(Some(self.run(kind, inputs)?)),
+        }
+    }
+
+    /// What is kept under a key; `None` if this edit or its model keeps nothing.
+    fn lookup(&self, key: impl FnOnce(&Caching) -> Option<Key>) -> Option<Lookup> {
+        let caching = self.model.caching.as_ref().filter(|_| self.prepared.may_reuse())?;
+        Some(caching.cache.lookup(key(caching)?))
+    }
+
     fn run(&self, kind: StageKind, inputs: &Tensors) -> Result<Tensors, StageError> {
         self.model.required(kind).session().run(inputs)
     }
 }
 
-/// The inputs of the language model's stage.
-fn language_model_inputs(input: &DecodingInput, features: &ArrayD<f32>) -> Tensors {
-    let index = |value: usize| ndarray::arr1(&[value as i64]);
-    let inputs = Tensors::new()
-        .with("input_ids", token_ids(std::slice::from_ref(&input.ids)))
-        .with("cache_length", index(input.cache_length))
-        .with("logits_from", index(input.logits_from));
-    match input.image_position {
-        Some(position) => {
-            inputs.with("image_features", features.clone()).with("image_position", index(position))
-        }
-        None => inputs,
-    }
-}
-
 fn take(outputs: &mut Tensors, stage: StageKind, name: &str) -> Result<ArrayD<f32>, StageError> {
     outputs.take_f32(name).map_err(|source| StageError::Tensors { stage, source })
-}
-
-fn three_dimensional(array: ArrayD<f32>, stage: StageKind) -> Result<Array3<f32>, EditError> {
-    let message = format!("shape {:?} has not three dimensions", array.shape());
-    array.into_dimensionality::<Ix3>().map_err(|_| EditError::Output { stage, message })
 }
 
 fn four_dimensional(array: ArrayD<f32>, stage: StageKind) -> Result<Array4<f32>, EditError> {

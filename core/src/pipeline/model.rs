@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD};
 
+use super::caching::{Caching, KEPT, identity};
+use super::prefix::Prefixes;
+use crate::cache::StageCache;
 use crate::model::{
-    DirectoryError, InteractionConfig, ModelConfig, ModelDirectory, NetworkConfig, PipelineConfig,
-    PromptConfig, TextConfig, UnetConfig, VaeConfig, VisionConfig,
+    DirectoryError, InteractionConfig, LlamaConfig, ModelConfig, ModelDirectory, NetworkConfig,
+    PipelineConfig, PromptConfig, TextConfig, UnetConfig, VaeConfig, VisionConfig,
 };
 use crate::pipeline::{Edit, EditError, EditRequest};
-use crate::stage::{LoadError, Stage, StageError, StageInfo, StageKind};
+use crate::stage::{LoadError, Stage, StageError, StageInfo, StageKind, StageOptions};
 use crate::tensor::Tensors;
-use crate::text::{ClipTokenizer, LlamaTokenizer, TextError};
+use crate::text::{ClipTokenizer, LlamaTokenizer, TextError, reply_tokens};
 use crate::weights::WeightFile;
 
 /// A model cannot be loaded.
@@ -31,6 +34,14 @@ pub enum ModelError {
     /// A stage failed on its first run.
     #[error(transparent)]
     Run(#[from] StageError),
+    /// What computes a stage cannot be told.
+    #[error("cannot read the program of {stage}: {source}")]
+    Identity {
+        /// The stage.
+        stage: StageKind,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// Stages, tokenizers and pipeline of the directory do not fit together.
     #[error("the model is inconsistent: {0}")]
     Inconsistent(String),
@@ -43,6 +54,16 @@ pub struct Model {
     pub(super) sizes: Sizes,
     pub(super) clip_tokenizer: ClipTokenizer,
     pub(super) family: Family,
+    pub(super) caching: Option<Caching>,
+    pub(super) prefixes: Option<Prefixes>,
+}
+
+/// The tokenizers of a model.
+pub struct Tokenizers {
+    /// CLIP's.
+    pub clip: ClipTokenizer,
+    /// The language model's, where the pipeline has one.
+    pub llama: Option<LlamaTokenizer>,
 }
 
 /// What an edit needs to know of the networks.
@@ -62,8 +83,33 @@ pub(super) struct SmartEdit {
     pub(super) vision: VisionConfig,
     pub(super) tokenizer: LlamaTokenizer,
     pub(super) prompt: PromptConfig,
+    /// Replies that are expected of any template, and the reply that each template was trained with, as tokens.
+    replies: Replies,
+    /// Positions that the language model has.
+    pub(super) max_positions: usize,
     /// The text encoder's states of the empty text, `[1, n, c]`.
     pub(super) null_embeds: ArrayD<f32>,
+}
+
+struct Replies {
+    any: Vec<Vec<u32>>,
+    trained: Vec<Vec<u32>>,
+}
+
+impl Replies {
+    fn new(prompt: &PromptConfig, tokenizer: &LlamaTokenizer) -> Result<Self, TextError> {
+        let any = prompt.replies.iter().map(|reply| reply_tokens(reply, tokenizer));
+        let trained = prompt.templates.iter().map(|template| reply_tokens(&template.gpt, tokenizer));
+        Ok(Self { any: any.collect::<Result<_, _>>()?, trained: trained.collect::<Result<_, _>>()? })
+    }
+}
+
+impl SmartEdit {
+    /// What the reply to a template may be, the likeliest first.
+    pub(super) fn drafts(&self, template: usize) -> Vec<Vec<u32>> {
+        let Replies { any, trained } = &self.replies;
+        any.iter().chain(trained.get(template)).chain(trained).cloned().collect()
+    }
 }
 
 impl Model {
@@ -74,8 +120,7 @@ impl Model {
     ) -> Result<Self, ModelError> {
         let directory = ModelDirectory::open(directory)?;
         let config = directory.config().clone();
-        let sizes = Sizes { text: text(&config)?, vae: vae(&config)? };
-        check(&config, &sizes)?;
+        check(&config)?;
 
         let mut stages = BTreeMap::new();
         for (&kind, stage) in &config.stages {
@@ -84,19 +129,97 @@ impl Model {
             stages.insert(kind, load(&stage.network, &weights)?);
         }
 
-        let clip_tokenizer = ClipTokenizer::from_directory(&directory.clip_tokenizer())?;
-        let family = match &config.pipeline {
-            PipelineConfig::SmartEdit { tokenizer, prompt, .. } => {
-                let tokenizer = LlamaTokenizer::from_file(&directory.path().join(tokenizer))?;
-                check_vocabulary(&config, &tokenizer)?;
-                let ids = clip_tokenizer.encode("", sizes.text.max_positions)?;
-                let null_embeds = text_embeds(&stages, vec![ids])?;
-                let (vision, prompt) = (vision(&config)?, prompt.clone());
-                Family::SmartEdit(Box::new(SmartEdit { vision, tokenizer, prompt, null_embeds }))
-            }
-            PipelineConfig::InstructPix2Pix { .. } => Family::InstructPix2Pix,
+        let tokenizers = Tokenizers {
+            clip: ClipTokenizer::from_directory(&directory.clip_tokenizer())?,
+            llama: directory.tokenizer().map(|path| LlamaTokenizer::from_file(&path)).transpose()?,
         };
-        Ok(Self { config, stages, sizes, clip_tokenizer, family })
+        if let Some((tokens, rows)) = vocabularies(&config, &tokenizers) {
+            agree("vocabulary", ("language model", rows), ("tokenizer", tokens))?;
+        }
+        Self::assemble(config, tokenizers, stages)
+    }
+
+    /// Puts loaded stages and tokenizers together, from wherever they come. The language model's vocabulary may
+    /// exceed its tokenizer's.
+    pub fn assemble(
+        config: ModelConfig,
+        tokenizers: Tokenizers,
+        stages: BTreeMap<StageKind, Arc<dyn Stage>>,
+    ) -> Result<Self, ModelError> {
+        check(&config)?;
+        if let Some(&kind) = needed(&config.pipeline).iter().find(|kind| !stages.contains_key(kind)) {
+            return Err(lacks(kind));
+        }
+        if let Some((tokens, rows)) = vocabularies(&config, &tokenizers)
+            && tokens > rows
+        {
+            let message = format!("the language model has {rows} tokens, its tokenizer {tokens}");
+            return Err(ModelError::Inconsistent(message));
+        }
+        let sizes = Sizes { text: text(&config)?, vae: vae(&config)? };
+        let family = match (&config.pipeline, tokenizers.llama) {
+            (PipelineConfig::SmartEdit { prompt, .. }, Some(tokenizer)) => {
+                let ids = tokenizers.clip.encode("", sizes.text.max_positions)?;
+                let null_embeds = text_embeds(&stages, vec![ids])?;
+                Family::SmartEdit(Box::new(SmartEdit {
+                    vision: vision(&config)?,
+                    replies: Replies::new(prompt, &tokenizer)?,
+                    tokenizer,
+                    prompt: prompt.clone(),
+                    max_positions: llama(&config)?.max_positions,
+                    null_embeds,
+                }))
+            }
+            (PipelineConfig::SmartEdit { .. }, None) => {
+                return Err(ModelError::Inconsistent("it lacks the language model's tokenizer".to_owned()));
+            }
+            (PipelineConfig::InstructPix2Pix { .. }, _) => Family::InstructPix2Pix,
+        };
+        Ok(Self {
+            config,
+            stages,
+            sizes,
+            clip_tokenizer: tokenizers.clip,
+            family,
+            caching: None,
+            prefixes: None,
+        })
+    }
+
+    /// Keeps what the stages before the denoiser make in a cache, which may be shared with other models. `options`
+    /// are those with which a stage was loaded: together with the weights' digests they tell what computes a result. Stages whose
+    /// weights have no digest, because they come from no model directory, are computed each time.
+    ///
+    /// # Errors
+    /// A stage's program cannot be read.
+    pub fn with_cache(
+        mut self,
+        cache: Arc<StageCache>,
+        options: impl Fn(StageKind) -> StageOptions,
+    ) -> Result<Self, ModelError> {
+        let mut identities = BTreeMap::new();
+        for stage in self.stages.values().map(|stage| stage.info()).filter(|info| KEPT.contains(&info.kind)) {
+            let identity = identity(&self.config, stage, &options(stage.kind));
+            let identity = identity.map_err(|source| ModelError::Identity { stage: stage.kind, source })?;
+            identities.extend(identity.map(|identity| (stage.kind, identity)));
+        }
+        self.caching = Some(Caching { cache, identities });
+        Ok(self)
+    }
+
+    /// Keeps the language model's keys and values of prompts' beginnings (the text before the picture; that and the
+    /// picture), so many bytes of them at most, where the stage is computed. With 0, or where the language model's
+    /// engine cannot share them, whole prompts are fed in one pass instead.
+    #[must_use]
+    pub fn with_prefixes(mut self, max_bytes: usize) -> Self {
+        let stage = self.stage(StageKind::LanguageModel);
+        let can = max_bytes > 0 && stage.is_some_and(|stage| stage.session().fork().is_some());
+        let precision = stage.map(|stage| stage.info().precision).unwrap_or_default();
+        self.prefixes = match llama(&self.config) {
+            Ok(config) if can => Some(Prefixes::new(max_bytes, &config, precision)),
+            _ => None,
+        };
+        self
     }
 
     /// The content of `model.json`.
@@ -135,7 +258,7 @@ fn needed(pipeline: &PipelineConfig) -> &'static [StageKind] {
     }
 }
 
-fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
+fn check(config: &ModelConfig) -> Result<(), ModelError> {
     let needed = needed(&config.pipeline);
     let missing: Vec<&str> =
         needed.iter().filter(|kind| !config.stages.contains_key(kind)).map(|kind| kind.name()).collect();
@@ -147,10 +270,10 @@ fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
     if !surplus.is_empty() {
         return Err(ModelError::Inconsistent(format!("it has no use for the stages {}", surplus.join(", "))));
     }
-    let unet = unet(config)?;
-    agree("latent channels", ("denoiser", unet.in_channels), ("VAE", 2 * sizes.vae.latent_channels))?;
-    agree("predicted channels", ("denoiser", unet.out_channels), ("VAE", sizes.vae.latent_channels))?;
-    agree("width", ("denoiser", unet.cross_attention_dim), ("text encoder", sizes.text.hidden_size))?;
+    let (unet, text, vae) = (unet(config)?, text(config)?, vae(config)?);
+    agree("latent channels", ("denoiser", unet.in_channels), ("VAE", 2 * vae.latent_channels))?;
+    agree("predicted channels", ("denoiser", unet.out_channels), ("VAE", vae.latent_channels))?;
+    agree("width", ("denoiser", unet.cross_attention_dim), ("text encoder", text.hidden_size))?;
     if let PipelineConfig::SmartEdit { prompt, .. } = &config.pipeline {
         check_smartedit(config, &unet)?;
         if prompt.templates.is_empty() {
@@ -163,9 +286,7 @@ fn check(config: &ModelConfig, sizes: &Sizes) -> Result<(), ModelError> {
 fn check_smartedit(config: &ModelConfig, unet: &UnetConfig) -> Result<(), ModelError> {
     let vision = vision(config)?;
     let features = (vision.image_size / vision.patch_size.max(1)).pow(2);
-    if let Some(NetworkConfig::LanguageModel(llama)) = network(config, StageKind::LanguageModel) {
-        agree("width", ("language model", llama.vision_size), ("vision encoder", vision.hidden_size))?;
-    }
+    agree("width", ("language model", llama(config)?.vision_size), ("vision encoder", vision.hidden_size))?;
     let Some(NetworkConfig::Connector(connector)) = network(config, StageKind::Connector) else {
         return Ok(());
     };
@@ -186,12 +307,13 @@ fn agree(what: &str, a: (&str, usize), b: (&str, usize)) -> Result<(), ModelErro
     Err(ModelError::Inconsistent(format!("{what}: {} has {}, {} has {}", a.0, a.1, b.0, b.1)))
 }
 
-fn check_vocabulary(config: &ModelConfig, tokenizer: &LlamaTokenizer) -> Result<(), ModelError> {
+/// Tokens of the language model's tokenizer, and rows of its embedding table.
+fn vocabularies(config: &ModelConfig, tokenizers: &Tokenizers) -> Option<(usize, usize)> {
     match network(config, StageKind::LanguageModel) {
         Some(NetworkConfig::LanguageModel(llama)) => {
-            agree("vocabulary", ("language model", llama.vocab_size), ("tokenizer", tokenizer.vocab_size()))
+            Some((tokenizers.llama.as_ref()?.vocab_size(), llama.vocab_size))
         }
-        _ => Ok(()),
+        _ => None,
     }
 }
 
@@ -221,6 +343,13 @@ fn unet(config: &ModelConfig) -> Result<UnetConfig, ModelError> {
     match network(config, StageKind::Denoiser) {
         Some(NetworkConfig::Denoiser(unet)) => Ok(unet.clone()),
         _ => Err(lacks(StageKind::Denoiser)),
+    }
+}
+
+fn llama(config: &ModelConfig) -> Result<LlamaConfig, ModelError> {
+    match network(config, StageKind::LanguageModel) {
+        Some(NetworkConfig::LanguageModel(llama)) => Ok(llama.clone()),
+        _ => Err(lacks(StageKind::LanguageModel)),
     }
 }
 

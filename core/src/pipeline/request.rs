@@ -4,14 +4,14 @@ use image::RgbImage;
 use ndarray::Array4;
 
 use super::model::{Family, Model, SmartEdit};
-use crate::decoding::{Decoding, DecodingOptions, ImageTokens};
+use crate::decoding::{DecodingOptions, ImageTokens};
 use crate::diffusion::{
     Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise, TorchNoise,
 };
 use crate::model::{SchedulerKind, VaeConfig};
 use crate::picture::{self, PictureError, Resize};
 use crate::stage::{StageError, StageKind};
-use crate::text::{Prompt, TextError};
+use crate::text::{Prompt, PromptTokens, TextError};
 
 /// A picture and what to change in it.
 #[derive(Debug, Clone)]
@@ -55,6 +55,8 @@ pub struct EditOptions {
     pub initial_latents: Option<Array4<f32>>,
     /// Noise of unit variance for each step, instead of the seed's.
     pub step_noise: Option<Vec<Array4<f32>>>,
+    /// Whether every stage is computed, though its result be kept from before; what is computed is not kept.
+    pub no_cache: bool,
 }
 
 /// A generator of noise.
@@ -136,24 +138,28 @@ impl Prepared {
         Ok(Self { image, source, clip_ids, instruction, options, schedule, guidance })
     }
 
-    /// The language model's reply, to be made.
-    pub(super) fn decoding(
-        &self,
-        smartedit: &SmartEdit,
-        image_features: usize,
-    ) -> Result<Decoding, EditError> {
+    /// Whether results may come from before and be kept.
+    pub(super) fn may_reuse(&self) -> bool {
+        !self.options.no_cache
+    }
+
+    /// What the language model is asked.
+    pub(super) fn prompt(&self, smartedit: &SmartEdit) -> Result<PromptTokens, EditError> {
         let template = &smartedit.prompt.templates[self.options.template];
-        let prompt = Prompt::new(&smartedit.prompt.system, template, &self.instruction)
-            .encode(&smartedit.tokenizer, self.options.control_tokens)?;
-        let special = *smartedit.tokenizer.special();
-        let options = DecodingOptions {
+        let prompt = Prompt::new(&smartedit.prompt.system, template, &self.instruction);
+        Ok(prompt.encode(&smartedit.tokenizer, self.options.control_tokens)?)
+    }
+
+    /// How the language model's reply is chosen.
+    pub(super) fn decoding(&self, smartedit: &SmartEdit) -> DecodingOptions {
+        DecodingOptions {
             image_tokens: self.options.image_tokens,
             temperature: self.options.temperature,
             seed: self.options.seed,
-            draft: special.image_tokens().collect(),
+            drafts: smartedit.drafts(self.options.template),
+            max_positions: smartedit.max_positions,
             ..DecodingOptions::default()
-        };
-        Ok(Decoding::new(prompt, image_features, special, options))
+        }
     }
 
     /// The denoising loop, to be run.

@@ -1,26 +1,21 @@
 //! One run of a stage: checked inputs on their way in, checked outputs on their way out.
 
-use crate::engine::{Engine, EngineError};
+use super::executor::Executor;
+use super::signature::{Elements, Function, Port};
+use crate::engine::EngineError;
 use crate::stage::{StageError, StageKind};
 use crate::tensor::{HostTensor, Tensors, TensorsError};
 
-/// The inputs of a run and the engine it happens on.
-pub(super) struct Call<'a, E> {
-    pub(super) engine: &'a E,
+/// The inputs of a run and what executes it.
+pub(super) struct Call<'a, X> {
+    executor: &'a X,
     stage: StageKind,
     inputs: &'a Tensors,
 }
 
-/// A dimension of an input: given, or free but not 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Dim {
-    Is(usize),
-    Any,
-}
-
-impl<'a, E: Engine> Call<'a, E> {
-    pub(super) fn new(engine: &'a E, stage: StageKind, inputs: &'a Tensors) -> Self {
-        Self { engine, stage, inputs }
+impl<'a, X: Executor> Call<'a, X> {
+    pub(super) fn new(executor: &'a X, stage: StageKind, inputs: &'a Tensors) -> Self {
+        Self { executor, stage, inputs }
     }
 
     /// Whether the input is given.
@@ -28,33 +23,27 @@ impl<'a, E: Engine> Call<'a, E> {
         self.inputs.get(name).is_some()
     }
 
-    /// A float input on the engine, in its precision.
-    pub(super) fn float(&self, name: &'static str, shape: &[Dim]) -> Result<E::Tensor, StageError> {
-        let wide = self.float_as_is(name, shape)?;
-        self.engine.cast(&wide).map_err(|e| self.failed(e))
+    /// The input on its way to the device.
+    pub(super) fn input(&self, port: &Port) -> Result<X::Value, StageError> {
+        self.upload(self.checked(port)?)
     }
 
-    /// A float input on the engine, as `f32`.
-    pub(super) fn float_as_is(&self, name: &'static str, shape: &[Dim]) -> Result<E::Tensor, StageError> {
-        self.inputs.f32(name).map_err(|e| self.unfit(e))?;
-        self.upload(name, shape)
-    }
-
-    /// Token ids `[rows, n]` on the host, all below `vocab_size`.
-    pub(super) fn ids(
-        &self,
-        name: &'static str,
-        shape: &[Dim],
-        vocab_size: usize,
-    ) -> Result<ndarray::Array2<i64>, StageError> {
-        let ids = self.inputs.i64(name).map_err(|e| self.unfit(e))?;
-        self.check_shape(name, ids.shape(), shape)?;
-        if let Some(id) = ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab_size)) {
-            return Err(self.refuse(name, format!("holds token {id}; the vocabulary has {vocab_size}")));
+    /// The input, which must be as the port says.
+    pub(super) fn checked(&self, port: &Port) -> Result<&'a HostTensor, StageError> {
+        let name = port.name.base;
+        let tensor = self.inputs.need(name).map_err(|e| self.unfit(e))?;
+        match port.elements {
+            Elements::F32 | Elements::Computed => drop(self.inputs.f32(name).map_err(|e| self.unfit(e))?),
+            Elements::Ids { below } => self.check_ids(name, below)?,
         }
-        ids.to_owned()
-            .into_dimensionality()
-            .map_err(|_| self.refuse(name, "must have two dimensions".to_owned()))
+        let shape = tensor.shape();
+        let fits = shape.len() == port.shape.len()
+            && shape.iter().zip(&port.shape).all(|(&size, dim)| dim.admits(size));
+        if fits {
+            return Ok(tensor);
+        }
+        let needed: Vec<String> = port.shape.iter().map(ToString::to_string).collect();
+        Err(self.refuse(name, format!("has shape {shape:?}; [{}] is needed", needed.join(", "))))
     }
 
     /// An index input `[1]`; `None` if it is not given.
@@ -71,9 +60,43 @@ impl<'a, E: Engine> Call<'a, E> {
         }
     }
 
-    /// The shape of an input.
-    pub(super) fn shape(&self, name: &'static str) -> Result<&'a [usize], StageError> {
-        self.inputs.need(name).map(HostTensor::shape).map_err(|e| self.unfit(e))
+    /// A host tensor on the device.
+    pub(super) fn upload(&self, tensor: &HostTensor) -> Result<X::Value, StageError> {
+        self.executor.upload(tensor).map_err(|e| self.failed(e))
+    }
+
+    /// `length` entries of a dimension from `start` on.
+    pub(super) fn narrow(
+        &self,
+        value: &X::Value,
+        axis: usize,
+        start: usize,
+        length: usize,
+    ) -> Result<X::Value, StageError> {
+        self.executor.narrow(value, axis, start, length).map_err(|e| self.failed(e))
+    }
+
+    /// What a function of the network gives.
+    pub(super) fn function(
+        &self,
+        function: Function,
+        inputs: &[Option<&X::Value>],
+    ) -> Result<Vec<X::Value>, StageError> {
+        self.executor.call(function, inputs).map_err(|e| self.failed(e))
+    }
+
+    /// The only thing that a function of the network gives.
+    pub(super) fn only(
+        &self,
+        function: Function,
+        inputs: &[Option<&X::Value>],
+    ) -> Result<X::Value, StageError> {
+        self.given(function, self.function(function, inputs)?.pop())
+    }
+
+    /// An output of a function, which must be there.
+    pub(super) fn given(&self, function: Function, output: Option<X::Value>) -> Result<X::Value, StageError> {
+        output.ok_or_else(|| self.failed(EngineError::new(function.name(), "gave no output")))
     }
 
     /// Adds an output, which must be finite throughout.
@@ -81,9 +104,9 @@ impl<'a, E: Engine> Call<'a, E> {
         &self,
         outputs: &mut Tensors,
         name: &str,
-        tensor: &E::Tensor,
+        value: &X::Value,
     ) -> Result<(), StageError> {
-        let tensor = self.engine.download(tensor).map_err(|e| self.failed(e))?;
+        let tensor = self.executor.download(value).map_err(|e| self.failed(e))?;
         if let HostTensor::F32(array) = &tensor {
             let count = array.iter().filter(|value| !value.is_finite()).count();
             if count > 0 {
@@ -94,41 +117,24 @@ impl<'a, E: Engine> Call<'a, E> {
         Ok(())
     }
 
-    /// An operation of the engine failed.
-    pub(super) fn failed(&self, source: EngineError) -> StageError {
-        StageError::Engine { stage: self.stage, source }
-    }
-
     /// An input cannot be taken.
     pub(super) fn refuse(&self, input: &'static str, message: String) -> StageError {
         StageError::Input { stage: self.stage, input, message }
+    }
+
+    fn failed(&self, source: EngineError) -> StageError {
+        StageError::Engine { stage: self.stage, source }
     }
 
     fn unfit(&self, source: TensorsError) -> StageError {
         StageError::Tensors { stage: self.stage, source }
     }
 
-    fn upload(&self, name: &'static str, shape: &[Dim]) -> Result<E::Tensor, StageError> {
-        let tensor = self.inputs.need(name).map_err(|e| self.unfit(e))?;
-        self.check_shape(name, tensor.shape(), shape)?;
-        self.engine.upload(tensor).map_err(|e| self.failed(e))
-    }
-
-    fn check_shape(&self, name: &'static str, found: &[usize], needed: &[Dim]) -> Result<(), StageError> {
-        let fits = |(&size, dim): (&usize, &Dim)| match dim {
-            Dim::Is(expected) => size == *expected,
-            Dim::Any => size > 0,
-        };
-        if found.len() == needed.len() && found.iter().zip(needed).all(fits) {
-            return Ok(());
+    fn check_ids(&self, name: &'static str, below: usize) -> Result<(), StageError> {
+        let ids = self.inputs.i64(name).map_err(|e| self.unfit(e))?;
+        match ids.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= below)) {
+            Some(id) => Err(self.refuse(name, format!("holds token {id}; the vocabulary has {below}"))),
+            None => Ok(()),
         }
-        let needed: Vec<String> = needed
-            .iter()
-            .map(|dim| match dim {
-                Dim::Is(size) => size.to_string(),
-                Dim::Any => "*".to_owned(),
-            })
-            .collect();
-        Err(self.refuse(name, format!("has shape {found:?}; [{}] is needed", needed.join(", "))))
     }
 }

@@ -1,21 +1,30 @@
-//! Stages on an [`Engine`]: the networks of this crate behind named host tensors.
+//! Stages: the networks of this crate behind named host tensors.
+//!
+//! A loaded [`Network`] is a few pure functions, each with a [`Signature`]; an [`Executor`] calls them. What a
+//! session keeps from call to call, and what it checks, is written here once for every executor.
 
 mod call;
-mod connector;
 mod denoiser;
-mod encoders;
+mod executor;
 mod language_model;
-mod vae;
+mod network;
+mod signature;
+mod whole;
 
 use std::sync::Arc;
 
 use self::call::Call;
+use self::denoiser::Denoise;
+pub use self::executor::{EngineExecutor, Executor};
+use self::language_model::Llama;
+pub use self::network::Network;
+pub use self::signature::{Dim, Elements, Function, Port, PortName, Signature, signatures, stateless};
+use self::whole::Whole;
 use crate::engine::Engine;
 use crate::model::NetworkConfig;
-use crate::networks::{Connector, LanguageModel, TextEncoder, Unet, VaeDecoder, VaeEncoder, VisionEncoder};
-use crate::stage::{LoadError, Session, Stage, StageError, StageInfo};
+use crate::stage::{LoadError, Session, Stage, StageError, StageInfo, StageKind};
 use crate::tensor::Tensors;
-use crate::weights::{self, EngineWeights, WeightFile, Weights};
+use crate::weights::{EngineWeights, WeightFile, Weights};
 
 /// Loads the network that `config` describes onto an engine. `info` is what the stage reports of itself.
 pub fn load<E: Engine + 'static>(
@@ -24,87 +33,82 @@ pub fn load<E: Engine + 'static>(
     file: &WeightFile,
     info: StageInfo,
 ) -> Result<Arc<dyn Stage>, LoadError> {
-    let kind = config.kind();
-    let source = EngineWeights::new(engine.as_ref(), file);
-    let weights = Weights::root(&source);
-    let stage = match config {
-        NetworkConfig::VisionEncoder(c) => {
-            place(&engine, info, VisionEncoder::load(&weights, c), encoders::Vision::new(c))
-        }
-        NetworkConfig::LanguageModel(c) => {
-            place(&engine, info, LanguageModel::load(&weights, c), language_model::Llama::new(c))
-        }
-        NetworkConfig::Connector(c) => {
-            place(&engine, info, Connector::load(&weights, c), connector::Connect::new(c))
-        }
-        NetworkConfig::TextEncoder(c) => {
-            place(&engine, info, TextEncoder::load(&weights, c), encoders::Text::new(c))
-        }
-        NetworkConfig::VaeEncoder(c) => {
-            place(&engine, info, VaeEncoder::load(&weights, c), vae::Encode::new(c))
-        }
-        NetworkConfig::Denoiser(c) => {
-            place(&engine, info, Unet::load(&weights, c), denoiser::Denoise::new(c))
-        }
-        NetworkConfig::VaeDecoder(c) => {
-            place(&engine, info, VaeDecoder::load(&weights, c), vae::Decode::new(c))
-        }
+    let network = {
+        let source = EngineWeights::new(engine.as_ref(), file);
+        Network::load(&Weights::root(&source), config)
     };
-    stage.map_err(|source| LoadError::Weights { stage: kind, source })
+    let network = network.map_err(|source| LoadError::Weights { stage: config.kind(), source })?;
+    Ok(place(EngineExecutor::new(engine, network), config, info))
 }
 
-fn place<E: Engine + 'static, N: Send + Sync + 'static, R: Run<E, N>>(
-    engine: &Arc<E>,
-    info: StageInfo,
-    network: weights::Result<N>,
-    run: R,
-) -> weights::Result<Arc<dyn Stage>> {
-    let loaded = Arc::new(Loaded { engine: engine.clone(), network: network?, run });
-    Ok(Arc::new(EngineStage { loaded, info }))
+/// Makes a stage of a network of `config` that is ready to be called.
+pub fn place<X: Executor>(executor: X, config: &NetworkConfig, info: StageInfo) -> Arc<dyn Stage> {
+    match config {
+        NetworkConfig::VisionEncoder(c) => placed(executor, Whole(signature::vision_encoder(c)), info),
+        NetworkConfig::LanguageModel(c) => placed(executor, Llama::new(c), info),
+        NetworkConfig::Connector(c) => placed(executor, Whole(signature::connector(c)), info),
+        NetworkConfig::TextEncoder(c) => placed(executor, Whole(signature::text_encoder(c)), info),
+        NetworkConfig::VaeEncoder(c) => placed(executor, Whole(signature::vae_encoder(c)), info),
+        NetworkConfig::Denoiser(c) => placed(executor, Denoise::new(c), info),
+        NetworkConfig::VaeDecoder(c) => placed(executor, Whole(signature::vae_decoder(c)), info),
+    }
 }
 
-/// How a network is run on named tensors.
-trait Run<E: Engine, N>: Send + Sync + 'static {
+fn placed<X: Executor, L: Logic<X>>(executor: X, logic: L, info: StageInfo) -> Arc<dyn Stage> {
+    Arc::new(ExecutorStage { loaded: Arc::new(Loaded { executor, logic }), info })
+}
+
+/// What a session of a stage does with its inputs.
+trait Logic<X: Executor>: Send + Sync + 'static {
     /// What a session keeps between calls.
     type State: Default + Send + 'static;
 
-    fn run(&self, network: &N, state: &mut Self::State, call: &Call<'_, E>) -> Result<Tensors, StageError>;
+    fn run(&self, state: &mut Self::State, call: &Call<'_, X>) -> Result<Tensors, StageError>;
+
+    /// The same state once more, with the values shared; `None` if there is no use for that.
+    fn fork(&self, _state: &Self::State) -> Option<Self::State> {
+        None
+    }
 }
 
-struct Loaded<E, N, R> {
-    engine: Arc<E>,
-    network: N,
-    run: R,
+struct Loaded<X, L> {
+    executor: X,
+    logic: L,
 }
 
-struct EngineStage<E, N, R> {
-    loaded: Arc<Loaded<E, N, R>>,
+struct ExecutorStage<X, L> {
+    loaded: Arc<Loaded<X, L>>,
     info: StageInfo,
 }
 
-impl<E: Engine + 'static, N: Send + Sync + 'static, R: Run<E, N>> Stage for EngineStage<E, N, R> {
+impl<X: Executor, L: Logic<X>> Stage for ExecutorStage<X, L> {
     fn info(&self) -> &StageInfo {
         &self.info
     }
 
     fn session(&self) -> Box<dyn Session> {
-        Box::new(EngineSession {
+        Box::new(ExecutorSession {
             loaded: self.loaded.clone(),
             kind: self.info.kind,
-            state: R::State::default(),
+            state: L::State::default(),
         })
     }
 }
 
-struct EngineSession<E: Engine, N, R: Run<E, N>> {
-    loaded: Arc<Loaded<E, N, R>>,
-    kind: crate::stage::StageKind,
-    state: R::State,
+struct ExecutorSession<X: Executor, L: Logic<X>> {
+    loaded: Arc<Loaded<X, L>>,
+    kind: StageKind,
+    state: L::State,
 }
 
-impl<E: Engine + 'static, N: Send + Sync + 'static, R: Run<E, N>> Session for EngineSession<E, N, R> {
+impl<X: Executor, L: Logic<X>> Session for ExecutorSession<X, L> {
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError> {
-        let call = Call::new(self.loaded.engine.as_ref(), self.kind, inputs);
-        self.loaded.run.run(&self.loaded.network, &mut self.state, &call)
+        let call = Call::new(&self.loaded.executor, self.kind, inputs);
+        self.loaded.logic.run(&mut self.state, &call)
+    }
+
+    fn fork(&self) -> Option<Box<dyn Session>> {
+        let state = self.loaded.logic.fork(&self.state)?;
+        Some(Box::new(Self { loaded: self.loaded.clone(), kind: self.kind, state }))
     }
 }

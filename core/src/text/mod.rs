@@ -23,7 +23,7 @@ pub use cleanup::Cleanup;
 pub use clip::ClipTokenizer;
 pub use llama::{LlamaTokenizer, SpecialIds};
 pub use pieces::Segment;
-pub use prompt::{Prompt, PromptTokens};
+pub use prompt::{Prompt, PromptTokens, reply_tokens};
 pub use templates::{RELEASE_SYSTEM, parse_templates, release_prompt};
 
 /// A text cannot be tokenized, or a tokenizer cannot be loaded.

@@ -83,3 +83,14 @@ impl Prompt {
         Ok(PromptTokens { ids_without_image_token: ids, image_position: position })
     }
 }
+
+/// The ids of a reply as the language model gives it after a prompt: those of the words, then the image tokens,
+/// for which `[img]` stands. What follows them is left out.
+pub fn reply_tokens(reply: &str, tokenizer: &LlamaTokenizer) -> Result<Vec<u32>, TextError> {
+    let words = reply.split("[img]").next().unwrap_or_default().trim();
+    let mut ids = tokenizer.encode(&[Segment::Template(words)])?;
+    let special = tokenizer.special();
+    ids.retain(|id| *id != special.bos);
+    ids.extend(special.image_tokens());
+    Ok(ids)
+}

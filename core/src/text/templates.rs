@@ -18,6 +18,7 @@ pub fn release_prompt() -> PromptConfig {
     PromptConfig {
         system: RELEASE_SYSTEM.to_owned(),
         templates: vec![PromptTemplate { human: RELEASE_HUMAN.to_owned(), gpt: RELEASE_GPT.to_owned() }],
+        replies: Vec::new(),
     }
 }
 

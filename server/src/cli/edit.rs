@@ -125,8 +125,14 @@ impl Edit {
 fn summary(output: &Path, edited: &Edited) -> String {
     let seconds = |duration: Duration| format!("{:.2} s", duration.as_secs_f64());
     let timings = &edited.timings;
-    let stages: Vec<_> =
-        timings.stages.iter().map(|stage| format!("{} {}", stage.stage, seconds(stage.duration))).collect();
+    let stages: Vec<_> = timings
+        .stages
+        .iter()
+        .map(|stage| {
+            let cached = if stage.cached { " (cached)" } else { "" };
+            format!("{} {}{cached}", stage.stage, seconds(stage.duration))
+        })
+        .collect();
     let mut text =
         format!("{}: {}×{}, seed {}\n", output.display(), edited.width, edited.height, edited.seed);
     if let Some(reply) = edited.reply.as_deref().filter(|reply| !reply.is_empty()) {

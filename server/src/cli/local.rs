@@ -37,7 +37,7 @@ impl Local {
 
     /// Starts it on a loopback port and waits until these deployments are ready; an empty name is the default one.
     pub(super) async fn start(self, deployments: &[String]) -> Result<SocketAddr, CliError> {
-        let loader = Arc::new(EngineLoader(self.engines));
+        let loader = Arc::new(EngineLoader::new(self.engines, &self.config.cache));
         let server = Server::bind_with(self.config, loader).await.map_err(CliError::failed)?;
         let address = server.local_addr();
         let ready: Vec<_> = deployments.iter().map(|name| server.ready(name)).collect();

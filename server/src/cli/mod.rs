@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod bench;
 mod compare;
 mod convert;
 mod deployments;
@@ -43,6 +44,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// List the deployments of a server
     Deployments(deployments::Deployments),
+    /// Measure stages and whole edits on pseudo-random weights; no checkpoint is needed
+    Bench(bench::Bench),
 }
 
 /// Runs a command line; the first argument is the program's name.
@@ -61,6 +64,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Convert(convert) => convert.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Deployments(deployments) => deployments.run(),
+        Command::Bench(bench) => bench.run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

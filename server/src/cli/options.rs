@@ -42,6 +42,9 @@ pub(super) struct Options {
     /// What the picture should not show (InstructPix2Pix models)
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
+    /// Compute every stage, though its result be kept from an earlier request
+    #[arg(long)]
+    no_cache: bool,
     /// Leave the orientation alone that the file's EXIF data tell
     #[arg(long)]
     ignore_orientation: bool,
@@ -95,6 +98,7 @@ impl Options {
             negative_prompt: self.negative_prompt.clone(),
             exif_orientation: self.ignore_orientation.then_some(client::ExifOrientation::Ignore),
             alpha_mode: self.drop_alpha.then_some(client::AlphaMode::Drop),
+            no_cache: self.no_cache,
             ..client::EditOptions::default()
         })
     }

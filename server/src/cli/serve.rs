@@ -76,8 +76,8 @@ impl Serve {
 async fn serve(config: Config, engines: Engines) -> Result<(), CliError> {
     // Before the address is bound: whoever sees it can rely on signals being heard.
     let mut signals = Signals::listen()?;
-    let server =
-        Server::bind_with(config, Arc::new(EngineLoader(engines))).await.map_err(CliError::failed)?;
+    let loader = Arc::new(EngineLoader::new(engines, &config.cache));
+    let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
     tracing::info!(address = %server.local_addr(), "listening");
     let shutdown = server.shutdown();
     let mut serving = std::pin::pin!(server.serve());

@@ -31,6 +31,8 @@ pub struct Config {
     pub default_deployment: Option<String>,
     /// What a request may ask for, and how many may wait.
     pub limits: Limits,
+    /// What is kept for requests to come.
+    pub cache: CacheConfig,
     /// How the server logs.
     pub log: Log,
     /// How the server stops.
@@ -67,6 +69,17 @@ pub struct Limits {
     pub max_compared: usize,
     /// Bytes of latents and pictures that all comparisons together may hold on to.
     pub max_compare_bytes: usize,
+}
+
+/// What is kept for requests to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CacheConfig {
+    /// Bytes of what stages made, over all deployments, in the host's memory; 0 keeps nothing.
+    pub max_bytes: usize,
+    /// Bytes of a language model's keys and values of prompts' beginnings, per deployment, on its device; 0 keeps
+    /// nothing.
+    pub max_prefix_bytes: usize,
 }
 
 /// How the server logs.
@@ -196,6 +209,7 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             default_deployment: None,
             limits: Limits::default(),
+            cache: CacheConfig::default(),
             log: Log::default(),
             drain: Drain::default(),
             deployments: BTreeMap::new(),
@@ -219,6 +233,12 @@ impl Default for Limits {
             max_compared: 8,
             max_compare_bytes: 256 << 20,
         }
+    }
+}
+
+impl Default for CacheConfig {
+    fn default() -> Self {
+        Self { max_bytes: 256 << 20, max_prefix_bytes: 256 << 20 }
     }
 }
 

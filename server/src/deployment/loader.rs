@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use smartedit_core::cache::StageCache;
 use smartedit_core::model::NetworkConfig;
 use smartedit_core::pipeline::{Model, ModelError};
-use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind};
+use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, StageOptions};
 use smartedit_core::weights::WeightFile;
 
 use super::placed::{PlacedModel, PlacedStage, Unavailable};
-use crate::config::{Candidate, DeploymentConfig};
+use crate::config::{CacheConfig, Candidate, DeploymentConfig};
 use crate::engines::Engines;
 use crate::work::Editor;
 
@@ -35,8 +36,21 @@ impl NotLoaded {
     }
 }
 
-/// Loads stages on the engines of this build.
-pub struct EngineLoader(pub Engines);
+/// Loads stages on engines. All models share a cache of what stages make.
+pub struct EngineLoader {
+    engines: Engines,
+    /// `None` where nothing is kept.
+    cache: Option<Arc<StageCache>>,
+    max_prefix_bytes: usize,
+}
+
+impl EngineLoader {
+    /// Loads stages on these engines, with a cache of its own.
+    pub fn new(engines: Engines, config: &CacheConfig) -> Self {
+        let cache = (config.max_bytes > 0).then(|| StageCache::new(config.max_bytes));
+        Self { engines, cache, max_prefix_bytes: config.max_prefix_bytes }
+    }
+}
 
 impl Loader for EngineLoader {
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
@@ -44,12 +58,21 @@ impl Loader for EngineLoader {
         for kind in StageKind::ALL {
             ways.insert(kind, self.ways(config, kind)?);
         }
-        let mut stages = Vec::new();
+        let (mut stages, mut used) = (Vec::new(), BTreeMap::new());
         let model = Model::load(&config.model, |network, weights| {
-            let (stage, placed) = place(network, weights, &ways[&network.kind()])?;
+            let kind = network.kind();
+            let (stage, placed, options) = place(network, weights, &ways[&kind])?;
             stages.push(placed);
+            used.insert(kind, options);
             Ok(stage)
         });
+        let model = model.map(|model| model.with_prefixes(self.max_prefix_bytes));
+        let model = match &self.cache {
+            Some(cache) => {
+                model.and_then(|model| model.with_cache(cache.clone(), |kind| used[&kind].clone()))
+            }
+            None => model,
+        };
         match model {
             Ok(model) => Ok(Arc::new(PlacedModel { model: Arc::new(model), stages })),
             // These words come from an engine: what is missing and how to get it.
@@ -69,18 +92,18 @@ impl EngineLoader {
     fn ways(&self, config: &DeploymentConfig, kind: StageKind) -> Result<Vec<Way>, NotLoaded> {
         let candidates = config.candidates(kind).into_iter();
         let ways =
-            candidates.map(|candidate| self.0.get(&candidate.engine).map(|engine| (candidate, engine)));
+            candidates.map(|candidate| self.engines.get(&candidate.engine).map(|engine| (candidate, engine)));
         ways.collect::<Result<_, _>>()
             .map_err(|error| NotLoaded { public: error.to_string(), source: error.into() })
     }
 }
 
-/// Loads a stage in the first way that can be had.
+/// Loads a stage in the first way that can be had, and tells with what options.
 fn place(
     network: &NetworkConfig,
     weights: &WeightFile,
     ways: &[Way],
-) -> Result<(Arc<dyn Stage>, PlacedStage), LoadError> {
+) -> Result<(Arc<dyn Stage>, PlacedStage, StageOptions), LoadError> {
     let kind = network.kind();
     let mut unavailable = Vec::new();
     let mut missed: Option<LoadError> = None;
@@ -94,7 +117,7 @@ fn place(
                 }
                 let placed =
                     PlacedStage { info: stage.info().clone(), threads: options.threads, unavailable };
-                return Ok((stage, placed));
+                return Ok((stage, placed, options.clone()));
             }
             Err(error @ LoadError::Unavailable { .. }) => {
                 unavailable.push(Unavailable::new(candidate, error.to_string()));

@@ -22,11 +22,12 @@ pub(super) fn progress(about: &About, progress: Progress) -> v1::EditStreamRespo
             stage: stage(kind).into(),
             elapsed: Some(duration(elapsed)),
         }),
-        Progress::StageFinished { stage: kind, duration: took, elapsed } => {
+        Progress::StageFinished { stage: kind, duration: took, elapsed, cached } => {
             Event::StageFinished(v1::StageFinishedEvent {
                 stage: stage(kind).into(),
                 duration: Some(duration(took)),
                 elapsed: Some(duration(elapsed)),
+                cached,
             })
         }
         Progress::Step { done, total, preview } => Event::Step(v1::StepEvent {
@@ -69,6 +70,7 @@ pub(super) fn result(about: &About, finished: Finished) -> v1::EditResult {
     let stages = timings.stages.iter().map(|time| v1::StageTiming {
         stage: stage(time.stage).into(),
         duration: Some(duration(time.duration)),
+        cached: time.cached,
     });
     v1::EditResult {
         image: finished.image,

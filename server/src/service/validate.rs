@@ -84,6 +84,7 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
         control_tokens: options.control_tokens,
         initial_latents,
         step_noise,
+        no_cache: options.no_cache,
     };
     let task =
         Task { image, reading, instruction, options: edit, preview_interval: interval, output, record: None };

@@ -27,6 +27,8 @@ pub struct StageTime {
     pub stage: StageKind,
     /// The sum over its runs.
     pub duration: Duration,
+    /// Whether its result was kept from an earlier request, so that it has not run.
+    pub cached: bool,
 }
 
 /// Times the stages of one edit.
@@ -42,14 +44,17 @@ impl StageClock {
     }
 
     /// How long this run of the stage took.
-    pub(super) fn finish(&mut self, stage: StageKind) -> Duration {
+    pub(super) fn finish(&mut self, stage: StageKind, cached: bool) -> Duration {
         let Some(index) = self.running.iter().rposition(|(running, _)| *running == stage) else {
             return Duration::ZERO;
         };
         let duration = self.running.remove(index).1.elapsed();
         match self.done.iter_mut().find(|time| time.stage == stage) {
-            Some(time) => time.duration += duration,
-            None => self.done.push(StageTime { stage, duration }),
+            Some(time) => {
+                time.duration += duration;
+                time.cached &= cached;
+            }
+            None => self.done.push(StageTime { stage, duration, cached }),
         }
         duration
     }

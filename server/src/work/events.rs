@@ -47,6 +47,8 @@ pub enum Progress {
         duration: Duration,
         /// Time since arrival.
         elapsed: Duration,
+        /// Whether its result was kept from an earlier request, so that it has not run.
+        cached: bool,
     },
     /// A denoising step is done.
     Step {
@@ -230,7 +232,7 @@ mod tests {
         reporter.report(Progress::StageStarted { stage, elapsed });
         reporter.report(step(1, None));
         reporter.report(step(2, None));
-        reporter.report(Progress::StageFinished { stage, duration: elapsed, elapsed });
+        reporter.report(Progress::StageFinished { stage, duration: elapsed, elapsed, cached: false });
         drop(reporter);
         let read = read(&mut events).await;
         assert_eq!(read.len(), 5, "{read:?}");

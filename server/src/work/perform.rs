@@ -104,17 +104,18 @@ impl Run<'_> {
                 self.span = Some((stage, self.open(stage)));
                 Progress::StageStarted { stage, elapsed }
             }
-            Core::StageFinished(stage) => {
-                let duration = self.clock.finish(stage);
+            Core::StageFinished { stage, cached } => {
+                let duration = self.clock.finish(stage, cached);
                 if let Some((_, span)) = self.span.take_if(|(running, _)| *running == stage) {
-                    span.in_scope(|| tracing::debug!(ms = duration.as_millis() as u64, "stage finished"));
+                    let ms = duration.as_millis() as u64;
+                    span.in_scope(|| tracing::debug!(ms, cached, "stage finished"));
                 }
-                Progress::StageFinished { stage, duration, elapsed }
+                Progress::StageFinished { stage, duration, elapsed, cached }
             }
             Core::Step { done, total } => Progress::Step { done, total, preview: self.preview(done, total)? },
             Core::Reply(reply) => Progress::Reply(reply),
-            // A token is a unit of work, not something to report; the result is handled by the caller.
-            Core::Tokens(_) | Core::Finished(_) => return Ok(()),
+            // Units of work, not something to report; the result is handled by the caller.
+            Core::Waiting | Core::Tokens(_) | Core::Finished(_) => return Ok(()),
         };
         self.job.reporter.report(progress);
         Ok(())

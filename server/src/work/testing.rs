@@ -90,7 +90,7 @@ pub(crate) fn steps(total: usize) -> Vec<Act> {
     let output = EditOutput { image: RgbImage::new(16, 8), reply: None };
     std::iter::once(Progress::StageStarted(stage))
         .chain(steps)
-        .chain([Progress::StageFinished(stage), Progress::Finished(output)])
+        .chain([Progress::StageFinished { stage, cached: false }, Progress::Finished(output)])
         .map(Act::Report)
         .collect()
 }

@@ -42,11 +42,14 @@ fn log(job: &Job, queued: Duration, outcome: &Result<Finished, Failure>) {
             let timings = &finished.timings;
             let stages: Vec<_> =
                 timings.stages.iter().map(|time| format!("{}={}", time.stage, ms(time.duration))).collect();
+            let cached: Vec<_> =
+                timings.stages.iter().filter(|time| time.cached).map(|time| time.stage.name()).collect();
             tracing::info!(
                 outcome = "OK",
                 total_ms,
                 queued_ms,
                 stages_ms = stages.join(" "),
+                cached = cached.join(" "),
                 width = finished.width,
                 height = finished.height,
                 bytes = finished.image.len(),

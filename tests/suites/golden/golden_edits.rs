@@ -65,7 +65,7 @@ fn drive(
     let mut steps = 0;
     loop {
         match edit.advance().unwrap_or_else(|e| panic!("{}: {e}", case.name())) {
-            Progress::StageFinished(stage) => stages.push(stage),
+            Progress::StageFinished { stage, .. } => stages.push(stage),
             Progress::Step { done, total } => {
                 steps += 1;
                 assert_eq!((done, total), (steps, case.steps()));
@@ -79,7 +79,7 @@ fn drive(
                 assert!(edit.advance().is_err(), "an edit that is over goes no further");
                 return output;
             }
-            Progress::StageStarted(_) | Progress::Tokens(_) | Progress::Reply(_) => {}
+            Progress::StageStarted(_) | Progress::Waiting | Progress::Tokens(_) | Progress::Reply(_) => {}
         }
     }
 }

@@ -20,7 +20,7 @@ async fn events(server: &Running, request: EditRequest) -> Vec<Event> {
 fn stages(events: &[Event]) -> Vec<(&'static str, Stage)> {
     let border = |event: &Event| match event {
         Event::StageStarted(stage) => Some(("started", *stage)),
-        Event::StageFinished(stage, _) => Some(("finished", *stage)),
+        Event::StageFinished { stage, .. } => Some(("finished", *stage)),
         _ => None,
     };
     events.iter().filter_map(border).collect()
@@ -39,7 +39,7 @@ fn check_steps(events: &[Event], interval: u32) {
     for event in events {
         match event {
             Event::StageStarted(stage) => denoising = *stage == Stage::Denoiser,
-            Event::StageFinished(Stage::Denoiser, _) => denoising = false,
+            Event::StageFinished { stage: Stage::Denoiser, .. } => denoising = false,
             Event::Step { index, total, preview } => {
                 assert!(denoising, "steps are the denoiser's");
                 assert!(*index > last && *total == STEPS, "{index} of {total} after {last}");

@@ -7,7 +7,7 @@ use image::RgbImage;
 use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, Progress};
-use smartedit_server::config::DeploymentConfig;
+use smartedit_server::config::{CacheConfig, DeploymentConfig};
 use smartedit_server::deployment::{EngineLoader, Loader, NotLoaded, PlacedStage};
 use smartedit_server::engines::Engines;
 use smartedit_server::work::{Editing, Editor};
@@ -76,7 +76,7 @@ impl Witness {
 /// Loads models on the engines of this build, under the witness's eyes.
 impl Loader for Witness {
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
-        let model = EngineLoader(Engines::built_in()).load(config)?;
+        let model = EngineLoader::new(Engines::built_in(), &CacheConfig::default()).load(config)?;
         Ok(Arc::new(Watched { model, witness: self.clone() }))
     }
 }

@@ -2,11 +2,15 @@
 
 use rayon::prelude::*;
 
+use super::bf16;
 use super::matrix::{Destination, Matrix, Threads, multiply};
 use crate::tensor::Elements;
 
 /// Elements of a weight that are widened at a time: 1 MiB of `f32`.
 const BLOCK: usize = 1 << 18;
+
+/// Rows up to which each is multiplied by itself.
+const FEW_ROWS: usize = 4;
 
 /// `x [rows, inputs]`, `weight [outputs, inputs]`, `bias [outputs]` → `[rows, outputs]`.
 pub(crate) fn linear(
@@ -28,6 +32,40 @@ pub(crate) fn linear(
             multiply(&mut destination, Matrix::new(x, rows, inputs), weight, true, Threads::All);
         }
         weight => add_blocks(&mut out, x, weight, rows, inputs, outputs),
+    }
+    out
+}
+
+/// The same in `bf16`, where [`bf16::is_available`].
+pub(crate) fn linear_bf16(
+    x: &[half::bf16],
+    weight: &[half::bf16],
+    bias: Option<&[f32]>,
+    inputs: usize,
+    outputs: usize,
+) -> Vec<half::bf16> {
+    let rows = x.len().checked_div(inputs).unwrap_or(0);
+    if rows > FEW_ROWS {
+        return bf16::multiply(
+            weight,
+            bf16::Right::Columns(x),
+            bias,
+            (outputs, inputs, rows),
+            bf16::Order::Columns,
+        );
+    }
+    let mut out = vec![half::bf16::ZERO; rows * outputs];
+    // A token of a language model: as fast as the weight is read.
+    let by_output: Vec<f32> = weight
+        .par_chunks_exact(inputs.max(1))
+        .with_min_len((BLOCK / inputs.max(1)).max(1))
+        .flat_map_iter(|weight| x.chunks_exact(inputs.max(1)).map(|x| bf16::dot(x, weight)))
+        .collect();
+    for (output, sums) in by_output.chunks_exact(rows.max(1)).enumerate() {
+        let bias = bias.map_or(0.0, |bias| bias[output]);
+        for (row, sum) in sums.iter().enumerate() {
+            out[row * outputs + output] = half::bf16::from_f32(sum + bias);
+        }
     }
     out
 }
@@ -69,16 +107,21 @@ fn product(x: &[f32], weight: &[f32], rows: usize, inputs: usize, outputs: usize
     out
 }
 
-/// Sixteen partial sums, so that the compiler vectorises the reduction.
+/// Partial sums in vectors, so that the compiler vectorises the reduction.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0.0f32; LANES];
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
-        }
-    }
-    sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+    const LANES: usize = 64;
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let mut sums = [0.0f32; LANES];
+            let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+            let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+            for (a, b) in a_chunks.iter().zip(b_chunks) {
+                for lane in 0..LANES {
+                    sums[lane] += a[lane] * b[lane];
+                }
+            }
+            sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+        },
+    )
 }

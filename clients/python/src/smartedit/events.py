@@ -54,6 +54,8 @@ class StageFinished:
     """How long it took."""
     elapsed: float
     """Time since the request's arrival."""
+    cached: bool
+    """Whether its result was kept from an earlier request, so that it has not run."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ class Timings:
     """Every stage, in the order in which they first ran."""
     image_encoding: float
     """Encoding the edited picture."""
+    cached: frozenset[str]
+    """The stages whose result was kept from an earlier request, so that they have not run."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +174,7 @@ def result_from(message: edit_pb2.EditResult) -> Result:
             image_decoding=_seconds(timings.image_decoding),
             stages={stage_name(timing.stage): _seconds(timing.duration) for timing in timings.stages},
             image_encoding=_seconds(timings.image_encoding),
+            cached=frozenset(stage_name(timing.stage) for timing in timings.stages if timing.cached),
         ),
         request_id=message.request_id,
     )
@@ -189,7 +194,10 @@ def event_from(message: service_pb2.EditStreamResponse) -> Event | None:
         case "stage_finished":
             finished = message.stage_finished
             return StageFinished(
-                stage_name(finished.stage), _seconds(finished.duration), _seconds(finished.elapsed)
+                stage_name(finished.stage),
+                _seconds(finished.duration),
+                _seconds(finished.elapsed),
+                finished.cached,
             )
         case "step":
             return _step_from(message.step)

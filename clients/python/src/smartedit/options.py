@@ -69,6 +69,8 @@ class EditOptions(TypedDict, total=False):
     """What is made of the source's transparency. Default: laid over `white`."""
     control_tokens: bool | None
     """Whether control tokens spelled out in the instruction act as such. Default: no."""
+    no_cache: bool | None
+    """Whether every stage is computed, though its result be kept from an earlier request. Default: no."""
     initial_latents: Array | None
     """Noise of unit variance to start from, `[1, 4, height / 8, width / 8]`, instead of the seed's."""
     step_noise: Sequence[Array] | None

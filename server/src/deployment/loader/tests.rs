@@ -4,7 +4,7 @@ use smartedit_core::stage::StageOptions;
 use smartedit_core::weights::WeightsError;
 
 use super::*;
-use crate::config::{Alternative, Placement};
+use crate::config::{Alternative, CacheConfig, Placement};
 
 /// An engine under the name of ONNX Runtime that fails to load, each stage in the same way.
 struct Failing(fn(StageKind) -> LoadError);
@@ -64,7 +64,7 @@ fn load(config: &DeploymentConfig, onnx: fn(StageKind) -> LoadError) -> Result<A
     let mut engines = Engines::default();
     engines.add(Arc::new(smartedit_candle::CandleBackend::new()));
     engines.add(Arc::new(Failing(onnx)));
-    EngineLoader(engines).load(config)
+    EngineLoader::new(engines, &CacheConfig::default()).load(config)
 }
 
 #[track_caller]

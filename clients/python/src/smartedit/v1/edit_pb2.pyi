@@ -83,7 +83,7 @@ ALPHA_MODE_WHITE: AlphaMode
 ALPHA_MODE_DROP: AlphaMode
 
 class EditOptions(_message.Message):
-    __slots__ = ("seed", "steps", "text_guidance", "image_guidance", "resolution", "resize_mode", "scheduler", "temperature", "template", "image_tokens", "negative_prompt", "preview_interval", "output_format", "output_quality", "keep_on_disconnect", "exif_orientation", "alpha_mode", "control_tokens", "replay", "noise_source")
+    __slots__ = ("seed", "steps", "text_guidance", "image_guidance", "resolution", "resize_mode", "scheduler", "temperature", "template", "image_tokens", "negative_prompt", "preview_interval", "output_format", "output_quality", "keep_on_disconnect", "exif_orientation", "alpha_mode", "control_tokens", "replay", "noise_source", "no_cache")
     SEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_GUIDANCE_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,7 @@ class EditOptions(_message.Message):
     CONTROL_TOKENS_FIELD_NUMBER: _ClassVar[int]
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     NOISE_SOURCE_FIELD_NUMBER: _ClassVar[int]
+    NO_CACHE_FIELD_NUMBER: _ClassVar[int]
     seed: int
     steps: int
     text_guidance: float
@@ -124,7 +125,8 @@ class EditOptions(_message.Message):
     control_tokens: bool
     replay: Replay
     noise_source: NoiseSource
-    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ..., temperature: _Optional[float] = ..., template: _Optional[int] = ..., image_tokens: _Optional[_Union[ImageTokens, str]] = ..., negative_prompt: _Optional[str] = ..., preview_interval: _Optional[int] = ..., output_format: _Optional[_Union[OutputFormat, str]] = ..., output_quality: _Optional[int] = ..., keep_on_disconnect: bool = ..., exif_orientation: _Optional[_Union[ExifOrientation, str]] = ..., alpha_mode: _Optional[_Union[AlphaMode, str]] = ..., control_tokens: bool = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., noise_source: _Optional[_Union[NoiseSource, str]] = ...) -> None: ...
+    no_cache: bool
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ..., temperature: _Optional[float] = ..., template: _Optional[int] = ..., image_tokens: _Optional[_Union[ImageTokens, str]] = ..., negative_prompt: _Optional[str] = ..., preview_interval: _Optional[int] = ..., output_format: _Optional[_Union[OutputFormat, str]] = ..., output_quality: _Optional[int] = ..., keep_on_disconnect: bool = ..., exif_orientation: _Optional[_Union[ExifOrientation, str]] = ..., alpha_mode: _Optional[_Union[AlphaMode, str]] = ..., control_tokens: bool = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., noise_source: _Optional[_Union[NoiseSource, str]] = ..., no_cache: bool = ...) -> None: ...
 
 class Resolution(_message.Message):
     __slots__ = ("width", "height")
@@ -187,9 +189,11 @@ class EditTimings(_message.Message):
     def __init__(self, total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queued: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., image_decoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., image_encoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class StageTiming(_message.Message):
-    __slots__ = ("stage", "duration")
+    __slots__ = ("stage", "duration", "cached")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     stage: _stage_pb2.Stage
     duration: _duration_pb2.Duration
-    def __init__(self, stage: _Optional[_Union[_stage_pb2.Stage, str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    cached: bool
+    def __init__(self, stage: _Optional[_Union[_stage_pb2.Stage, str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cached: bool = ...) -> None: ...

@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from smartedit.v1 import stage_pb2 as smartedit_dot_v1_dot_stage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18smartedit/v1/event.proto\x12\x0csmartedit.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18smartedit/v1/stage.proto\"E\n\rAcceptedEvent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\"\x1f\n\x0bQueuedEvent\x12\x10\n\x08position\x18\x01 \x01(\r\"c\n\x11StageStartedEvent\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.smartedit.v1.Stage\x12*\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x91\x01\n\x12StageFinishedEvent\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.smartedit.v1.Stage\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"Q\n\tStepEvent\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\x12&\n\x07preview\x18\x03 \x01(\x0b\x32\x15.smartedit.v1.Preview\"9\n\x07Preview\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x11\n\tmime_type\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\r\"\x1a\n\nReplyEvent\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18smartedit/v1/event.proto\x12\x0csmartedit.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18smartedit/v1/stage.proto\"E\n\rAcceptedEvent\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x12\n\ndeployment\x18\x02 \x01(\t\x12\x0c\n\x04seed\x18\x03 \x01(\x04\"\x1f\n\x0bQueuedEvent\x12\x10\n\x08position\x18\x01 \x01(\r\"c\n\x11StageStartedEvent\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.smartedit.v1.Stage\x12*\n\x07\x65lapsed\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa1\x01\n\x12StageFinishedEvent\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.smartedit.v1.Stage\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x65lapsed\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61\x63hed\x18\x04 \x01(\x08\"Q\n\tStepEvent\x12\r\n\x05index\x18\x01 \x01(\r\x12\r\n\x05total\x18\x02 \x01(\r\x12&\n\x07preview\x18\x03 \x01(\x0b\x32\x15.smartedit.v1.Preview\"9\n\x07Preview\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x11\n\tmime_type\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\r\"\x1a\n\nReplyEvent\x12\x0c\n\x04text\x18\x01 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,11 +40,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STAGESTARTEDEVENT']._serialized_start=204
   _globals['_STAGESTARTEDEVENT']._serialized_end=303
   _globals['_STAGEFINISHEDEVENT']._serialized_start=306
-  _globals['_STAGEFINISHEDEVENT']._serialized_end=451
-  _globals['_STEPEVENT']._serialized_start=453
-  _globals['_STEPEVENT']._serialized_end=534
-  _globals['_PREVIEW']._serialized_start=536
-  _globals['_PREVIEW']._serialized_end=593
-  _globals['_REPLYEVENT']._serialized_start=595
-  _globals['_REPLYEVENT']._serialized_end=621
+  _globals['_STAGEFINISHEDEVENT']._serialized_end=467
+  _globals['_STEPEVENT']._serialized_start=469
+  _globals['_STEPEVENT']._serialized_end=550
+  _globals['_PREVIEW']._serialized_start=552
+  _globals['_PREVIEW']._serialized_end=609
+  _globals['_REPLYEVENT']._serialized_start=611
+  _globals['_REPLYEVENT']._serialized_end=637
 # @@protoc_insertion_point(module_scope)

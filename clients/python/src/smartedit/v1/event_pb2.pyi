@@ -34,14 +34,16 @@ class StageStartedEvent(_message.Message):
     def __init__(self, stage: _Optional[_Union[_stage_pb2.Stage, str]] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class StageFinishedEvent(_message.Message):
-    __slots__ = ("stage", "duration", "elapsed")
+    __slots__ = ("stage", "duration", "elapsed", "cached")
     STAGE_FIELD_NUMBER: _ClassVar[int]
     DURATION_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_FIELD_NUMBER: _ClassVar[int]
+    CACHED_FIELD_NUMBER: _ClassVar[int]
     stage: _stage_pb2.Stage
     duration: _duration_pb2.Duration
     elapsed: _duration_pb2.Duration
-    def __init__(self, stage: _Optional[_Union[_stage_pb2.Stage, str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    cached: bool
+    def __init__(self, stage: _Optional[_Union[_stage_pb2.Stage, str]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., elapsed: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., cached: bool = ...) -> None: ...
 
 class StepEvent(_message.Message):
     __slots__ = ("index", "total", "preview")
