@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use smartedit_client::{CompareEntry, Compared, Difference, LatentDifference, PixelDifference, Stage};
+use smartedit_client::{
+    CompareEntry, Compared, Difference, LatentDifference, PixelDifference, Stage, StageTiming,
+};
 
 /// What stands where nothing was measured.
 const NOTHING: &str = "–";
@@ -34,7 +36,8 @@ pub(super) fn table(entries: &[CompareEntry]) -> String {
 fn measures(entries: &[CompareEntry]) -> Vec<(String, Measure)> {
     let mut measures: Vec<(String, Measure)> = vec![("total".to_owned(), Box::new(|c| seconds(total(c))))];
     for stage in stages(entries) {
-        let of_stage = move |compared: &Compared| time(compared, stage).map_or(NOTHING.to_owned(), seconds);
+        let of_stage =
+            move |compared: &Compared| timing(compared, stage).map_or(NOTHING.to_owned(), stage_time);
         measures.push((stage.to_string(), Box::new(of_stage)));
     }
     let mut add = |name: &str, measure: Measure| measures.push((name.to_owned(), measure));
@@ -73,9 +76,13 @@ fn total(compared: &Compared) -> Duration {
     compared.edited.timings.total.saturating_sub(compared.edited.timings.queued)
 }
 
-fn time(compared: &Compared, stage: Stage) -> Option<Duration> {
-    let timings = &compared.edited.timings.stages;
-    timings.iter().find(|timing| timing.stage == stage).map(|timing| timing.duration)
+fn timing(compared: &Compared, stage: Stage) -> Option<&StageTiming> {
+    compared.edited.timings.stages.iter().find(|timing| timing.stage == stage)
+}
+
+/// How long a stage took, unless its result was kept from an earlier edit.
+fn stage_time(timing: &StageTiming) -> String {
+    if timing.cached { "kept".to_owned() } else { seconds(timing.duration) }
 }
 
 fn latents(compared: &Compared) -> Option<&LatentDifference> {
@@ -153,6 +160,8 @@ fn json_entry(entry: &CompareEntry) -> Value {
                 .iter()
                 .map(|timing| (timing.stage.to_string(), timing.duration.as_secs_f64().into()))
                 .collect();
+            let kept = edited.timings.stages.iter().filter(|timing| timing.cached);
+            let cached: Vec<_> = kept.map(|timing| timing.stage.to_string()).collect();
             json!({
                 "deployment": entry.deployment,
                 "width": edited.width,
@@ -163,6 +172,7 @@ fn json_entry(entry: &CompareEntry) -> Value {
                     "queued": edited.timings.queued.as_secs_f64(),
                     "stages": stages,
                 },
+                "cached": cached,
                 "memory": {
                     "weight_bytes": compared.memory.weight_bytes,
                     "resident_bytes": compared.memory.resident_bytes,
