@@ -119,13 +119,15 @@ fn conv2d<E: Engine>(e: &E) {
 /// Sizes at which engines choose other ways of computing.
 fn conv2d_of_many_channels<E: Engine>(e: &E) {
     let (x, w, b) = (values(&[2, 50, 19, 18], 48), values(&[67, 50, 3, 3], 49), values(&[67], 50));
-    let expected = Array4::from_shape_fn((2, 67, 19, 18), |(n, o, y, x0)| {
-        let mut sum = b[[o]];
-        for (c, ky, kx) in ndarray::indices((50, 3, 3)) {
-            let (row, column) = ((y + ky).wrapping_sub(1), (x0 + kx).wrapping_sub(1));
-            sum += x.get([n, c, row, column]).unwrap_or(&0.0) * w[[o, c, ky, kx]];
-        }
-        sum
+    let columns = Array2::from_shape_fn((50 * 9, 2 * 19 * 18), |(depth, cell)| {
+        let (c, ky, kx) = (depth / 9, depth / 3 % 3, depth % 3);
+        let (n, row, column) = (cell / (19 * 18), cell / 18 % 19 + ky, cell % 18 + kx);
+        *x.get([n, c, row.wrapping_sub(1), column.wrapping_sub(1)]).unwrap_or(&0.0)
+    });
+    let kernels = matrix(w.to_shape((67, 50 * 9)).expect("kernels").to_owned().into_dyn());
+    let product = kernels.dot(&columns);
+    let expected = Array4::from_shape_fn((2, 67, 19, 18), |(n, o, row, column)| {
+        product[[o, (n * 19 + row) * 18 + column]] + b[[o]]
     });
     let (w, b) = (up(e, &w), up(e, &b));
     close(e, e.conv2d(&up(e, &x), &w, Some(&b), 1, Padding::all(1)), view(&expected));

@@ -45,7 +45,7 @@ pub(crate) fn attention(
                 let mut destination = Destination { data: scores, row_stride: keys };
                 multiply(&mut destination, q, k.transposed(), false, Threads::One);
                 let mut sums = [0.0; QUERIES];
-                for (row, (scores, sum)) in scores.chunks_exact_mut(keys).zip(&mut sums).enumerate() {
+                for (row, (scores, sum)) in scores.chunks_exact_mut(keys.max(1)).zip(&mut sums).enumerate() {
                     let mask = mask.map(|mask| &mask[(first + row) * keys..][..keys]);
                     *sum = exponentiate(scores, scale, mask);
                 }

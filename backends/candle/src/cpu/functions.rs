@@ -38,11 +38,14 @@ pub(crate) fn geglu(x: &[f32], size: usize) -> Vec<f32> {
     if size > 0 {
         out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(2 * size)).for_each(|(out, x)| {
             let (values, gates) = x.split_at(size);
-            vectorised(|| {
-                for ((out, value), &gate) in out.iter_mut().zip(values).zip(gates) {
-                    *out = value * gelu(gate);
-                }
-            });
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for ((out, value), &gate) in out.iter_mut().zip(values).zip(gates) {
+                        *out = value * gelu(gate);
+                    }
+                },
+            );
         });
     }
     out
@@ -66,7 +69,10 @@ pub(crate) fn join(binary: Binary, a: &[f32], b: &[f32], repeat: usize) -> Vec<f
 fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-        vectorised(|| out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*x)));
+        Arch::new().dispatch(
+            #[inline(always)]
+            || out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*x)),
+        );
     });
     out
 }
@@ -76,11 +82,14 @@ fn zip(a: &[f32], b: &[f32], repeat: usize, f: impl Fn(f32, f32) -> f32 + Sync) 
     if repeat == 1 {
         let operands = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
         out.par_chunks_mut(CHUNK).zip(operands).for_each(|(out, (a, b))| {
-            vectorised(|| {
-                for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
-                    *out = f(a, b);
-                }
-            });
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                        *out = f(a, b);
+                    }
+                },
+            );
         });
         return out;
     }
@@ -88,15 +97,6 @@ fn zip(a: &[f32], b: &[f32], repeat: usize, f: impl Fn(f32, f32) -> f32 + Sync) 
         out.par_chunks_mut(repeat).zip(a.par_chunks(repeat)).zip(b).with_min_len(CHUNK.div_ceil(repeat));
     rows.for_each(|((out, a), &b)| out.iter_mut().zip(a).for_each(|(out, &a)| *out = f(a, b)));
     out
-}
-
-/// Runs a loop compiled for the processor at hand.
-#[inline(always)]
-fn vectorised(f: impl FnOnce()) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || f(),
-    );
 }
 
 /// Turns scores, after scaling and masking, into exponentials of their distance to the largest; returns their sum.
