@@ -9,6 +9,7 @@ The first run makes a virtual environment with the peers in `.cache/peers` (some
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -66,8 +67,10 @@ class Process:
     def iterate(self) -> Answer:
         """Does the work once."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        # A process that has ended says so when it is read from.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         return self._read()
 
     def _read(self) -> Answer:
@@ -83,7 +86,8 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
