@@ -77,7 +77,10 @@ fn step<E: Engine>(criterion: &mut Criterion, name: &str, engine: &E) {
     let context = unet.prepare(engine, &context).expect("keys and values");
 
     let mut group = criterion.benchmark_group("unet step");
-    group.sample_size(10).measurement_time(Duration::from_secs(40)).throughput(Throughput::Elements(OPERATIONS));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(40))
+        .throughput(Throughput::Elements(OPERATIONS));
     group.bench_function(name, |bencher| {
         bencher.iter(|| {
             let noise = unet.forward(engine, &sample, &timesteps, &context, None).expect("a step");

@@ -10,11 +10,13 @@ smartedit_tests::matrix!(engine:
     linear,
     linear_of_one_row,
     conv2d,
+    conv2d_of_many_channels,
     embedding,
     layer_norm,
     rms_norm,
     group_norm,
     activations,
+    geglu,
     trigonometry,
     broadcast_sums_and_products,
     matmul,
@@ -114,6 +116,24 @@ fn conv2d<E: Engine>(e: &E) {
     }
 }
 
+/// Sizes at which engines choose other ways of computing.
+fn conv2d_of_many_channels<E: Engine>(e: &E) {
+    let (x, w, b) = (values(&[2, 50, 19, 18], 48), values(&[67, 50, 3, 3], 49), values(&[67], 50));
+    let expected = Array4::from_shape_fn((2, 67, 19, 18), |(n, o, y, x0)| {
+        let mut sum = b[[o]];
+        for (c, ky, kx) in ndarray::indices((50, 3, 3)) {
+            let (row, column) = ((y + ky).wrapping_sub(1), (x0 + kx).wrapping_sub(1));
+            sum += x.get([n, c, row, column]).unwrap_or(&0.0) * w[[o, c, ky, kx]];
+        }
+        sum
+    });
+    let (w, b) = (up(e, &w), up(e, &b));
+    close(e, e.conv2d(&up(e, &x), &w, Some(&b), 1, Padding::all(1)), view(&expected));
+    let first = x.slice_axis(Axis(0), (0..1).into()).to_owned();
+    let alone = expected.slice_axis(Axis(0), (0..1).into());
+    close(e, e.conv2d(&up(e, &first), &w, Some(&b), 1, Padding::all(1)), view(&alone.to_owned()));
+}
+
 fn embedding<E: Engine>(e: &E) {
     let table = values(&[6, 4], 7);
     let ids = e.upload(&array![[5i64, 0, 3]].into()).unwrap_or_else(|e| panic!("{e}"));
@@ -173,6 +193,14 @@ fn activations<E: Engine>(e: &E) {
     let expected =
         array![-0.004_049_694_f32, -0.158_655_26, -0.154_268_77, 0.0, 0.345_731_24, 0.841_344_7, 2.995_950_2];
     close(e, e.gelu(&up(e, &x)), view(&expected));
+}
+
+fn geglu<E: Engine>(e: &E) {
+    let x = values(&[2, 3, 74], 47) * 4.0;
+    let halves = |start: usize| x.slice_axis(Axis(2), (start..start + 37).into()).to_owned();
+    let gate = down(e, e.gelu(&up(e, &halves(37))));
+    close(e, e.geglu(&up(e, &x), 37), (halves(0) * gate).view());
+    assert!(e.geglu(&up(e, &x), 38).is_err());
 }
 
 fn trigonometry<E: Engine>(e: &E) {

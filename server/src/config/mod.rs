@@ -65,6 +65,10 @@ pub struct Limits {
     pub max_queue_bytes: usize,
     /// Edits being received or waited for, over all deployments and connections.
     pub max_concurrent: usize,
+    /// Deployments in a comparison.
+    pub max_compared: usize,
+    /// Bytes of latents and pictures that all comparisons together may hold on to.
+    pub max_compare_bytes: usize,
 }
 
 /// What is kept for requests to come.
@@ -226,6 +230,8 @@ impl Default for Limits {
             max_queue: 32,
             max_queue_bytes: 256 << 20,
             max_concurrent: 128,
+            max_compared: 8,
+            max_compare_bytes: 256 << 20,
         }
     }
 }

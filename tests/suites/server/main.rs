@@ -4,6 +4,7 @@
 
 mod caching;
 mod cancellation;
+mod compare;
 mod events;
 mod golden_over_grpc;
 mod program;
