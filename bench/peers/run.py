@@ -9,6 +9,7 @@ The first run makes a virtual environment with the peers in `.cache/peers` (some
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -66,8 +67,10 @@ class Process:
     def iterate(self) -> Answer:
         """Does the work once."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        # A process that has ended says so when it is read from.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         return self._read()
 
     def _read(self) -> Answer:
@@ -83,7 +86,8 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -102,6 +106,8 @@ class Result:
     """Most resident bytes of both sides."""
     parts: list[dict[str, float]]
     """Medians of the parts of both sides."""
+    note: str = ""
+    """Under what circumstances, where they are not the usual ones."""
 
 
 def python() -> Path:
@@ -138,6 +144,7 @@ def measure(row: Row, arguments: argparse.Namespace) -> Result:
         seconds=[statistics.median(seconds(row, answer) for answer in answers) for answers in sides],
         peaks=[max(answer["peak_resident_bytes"] or 0 for answer in answers) for answers in sides],
         parts=[medians(answers) for answers in sides],
+        note=arguments.note,
     )
 
 
@@ -223,6 +230,12 @@ def describe(results: list[tuple[Row, Result]]) -> str:
                 lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
             peaks = " and ".join(f"{peak / 2**30:.1f} GiB" for peak in result.peaks)
             lines += ["", f"Peak resident memory: {peaks}."]
+    notes: dict[str, list[str]] = {}
+    for row, result in results:
+        if result.note:
+            notes.setdefault(result.note, []).append(f"`{row.name}`")
+    for note, names in notes.items():
+        lines += ["", f"{', '.join(names)}: {note}"]
     machines = dict.fromkeys(result.machine for _, result in results)
     lines += ["", "Machine: " + "; ".join(machines) + ".", "", "Peers: " + ", ".join(versions) + ".", ""]
     return "\n".join(lines)
@@ -235,6 +248,7 @@ def main() -> None:
     parser.add_argument("--smartedit", type=Path, default=ROOT / "target" / "release" / "smartedit")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--note", default="", help="circumstances to tell beside the results")
     arguments = parser.parse_args()
     names = [row.name for row in ROWS]
     unknown = [name for name in arguments.rows if name not in names]
