@@ -78,9 +78,6 @@ impl Service {
         }
         let prepared = self.prepare(order)?;
         span.record("deployment", prepared.deployment.name());
-        if self.0.config.log.instructions {
-            tracing::info!(instruction = prepared.checked.task.instruction, "edit accepted");
-        }
         let stop = Stop::new(arrival.deadline.filter(|_| !prepared.checked.keep));
         let registration = self.admit(request_id, stop.clone())?;
         self.push(prepared, arrival, request_id, span, (stop, registration))
@@ -114,6 +111,9 @@ impl Service {
         (stop, registration): (Stop, Registration),
     ) -> Result<Ticket, Failure> {
         let Prepared { deployment, checked: Checked { task, seed, keep, .. } } = prepared;
+        if self.0.config.log.instructions {
+            span.in_scope(|| tracing::info!(instruction = task.instruction, "edit accepted"));
+        }
         let (reporter, events) = channel();
         let queue = deployment.queue();
         let guard = Guard::new(Arc::clone(queue), stop.clone(), keep);
