@@ -244,6 +244,16 @@ pub enum LoadError {
         /// The tensor and the reason.
         source: WeightsError,
     },
+    /// The user's program cannot compute the stage.
+    #[error("{stage}: {}: {message}", file.display())]
+    Program {
+        /// The stage.
+        stage: StageKind,
+        /// The program's file.
+        file: PathBuf,
+        /// What does not fit, and what is needed.
+        message: String,
+    },
 }
 
 /// A loaded network: immutable, shared by all requests.

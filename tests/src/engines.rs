@@ -1,12 +1,15 @@
 //! The matrix: every case runs on every engine that is built in.
 //!
-//! A new engine adds a row to [`matrix`](crate::matrix) and a module below with its backend, its engine in
-//! `f32`, and the cases it does not pass yet with the reason for each.
+//! A new engine adds a module below with its backend, its engine in `f32`, and the cases it does not pass yet with
+//! the reason for each; a module for each pair with an engine before it; and the names of them all to
+//! [`matrix`](crate::matrix).
 
 use std::sync::Arc;
 
 use smartedit_core::engine::{Engine, Precision};
 use smartedit_core::model::NetworkConfig;
+#[cfg(all(feature = "candle", feature = "torch"))]
+use smartedit_core::stage::StageKind;
 use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageOptions};
 use smartedit_core::weights::WeightFile;
 
@@ -101,12 +104,93 @@ pub mod torch {
     }
 }
 
+/// The stages alternate between candle and libtorch.
+#[cfg(all(feature = "candle", feature = "torch"))]
+pub mod candle_torch {
+    use super::{Row, candle, mixed, torch};
+
+    /// The row of the matrix.
+    pub fn row() -> Row {
+        mixed("candle_torch", candle::row(), torch::row())
+    }
+
+    /// Both rows.
+    pub fn pair() -> (Row, Row) {
+        (candle::row(), torch::row())
+    }
+}
+
+/// A row whose stages, in the order of [`StageKind::ALL`], alternate between two engines.
+#[cfg(all(feature = "candle", feature = "torch"))]
+fn mixed(name: &'static str, even: Row, odd: Row) -> Row {
+    Row {
+        name,
+        // The VAE encoder is one of the even stages.
+        reference_sums: even.reference_sums,
+        backend: Arc::new(Alternating { name, backends: [even.backend, odd.backend] }),
+        options: even.options,
+        ignored: &[],
+    }
+}
+
+/// Loads each stage on one of two backends.
+#[cfg(all(feature = "candle", feature = "torch"))]
+struct Alternating {
+    name: &'static str,
+    backends: [Arc<dyn Backend>; 2],
+}
+
+#[cfg(all(feature = "candle", feature = "torch"))]
+impl Alternating {
+    fn backend(&self, stage: StageKind) -> &dyn Backend {
+        let place = StageKind::ALL.iter().position(|kind| *kind == stage).expect("all stages are there");
+        self.backends[place % 2].as_ref()
+    }
+}
+
+#[cfg(all(feature = "candle", feature = "torch"))]
+impl Backend for Alternating {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError> {
+        self.backend(stage).check(stage, options)
+    }
+
+    fn load(
+        &self,
+        config: &NetworkConfig,
+        weights: &WeightFile,
+        options: &StageOptions,
+    ) -> Result<Arc<dyn Stage>, LoadError> {
+        self.backend(config.kind()).load(config, weights, options)
+    }
+}
+
 /// Makes one test per engine of each case.
 ///
-/// `matrix!(row: a, b)` calls `a(&Row)` and `b(&Row)`; `matrix!(engine: c)` calls `c(&engine)` with an
-/// `impl Engine`. The tests are named `candle::a` and so on.
+/// - `matrix!(engine: a, b)` calls `a(&engine)` and `b(&engine)` with an `impl Engine`,
+/// - `matrix!(row: a)` calls `a(&Row)`,
+/// - `matrix!(edit: a)` calls `a(&Row)` also with rows whose stages alternate between two engines,
+/// - `matrix!(pair: a)` calls `a(&Row, &Row)` with every two engines.
+///
+/// The tests are named `candle::a`, `candle_torch::a` and so on.
 #[macro_export]
 macro_rules! matrix {
+    (edit: $($case:ident),+ $(,)?) => {
+        $crate::matrix!(row: $($case),+);
+        #[cfg(all(feature = "candle", feature = "torch"))]
+        mod candle_torch {
+            $crate::matrix!(@tests candle_torch row $($case)+);
+        }
+    };
+    (pair: $($case:ident),+ $(,)?) => {
+        #[cfg(all(feature = "candle", feature = "torch"))]
+        mod candle_torch {
+            $crate::matrix!(@pairs candle_torch $($case)+);
+        }
+    };
     ($kind:ident: $($case:ident),+ $(,)?) => {
         #[cfg(feature = "candle")]
         mod candle {
@@ -123,6 +207,17 @@ macro_rules! matrix {
             fn $case() {
                 if !$crate::engines::$engine::row().excused(stringify!($case)) {
                     super::$case(&$crate::engines::$engine::$kind());
+                }
+            }
+        )+
+    };
+    (@pairs $pair:ident $($case:ident)+) => {
+        $(
+            #[test]
+            fn $case() {
+                let (a, b) = $crate::engines::$pair::pair();
+                if !a.excused(stringify!($case)) && !b.excused(stringify!($case)) {
+                    super::$case(&a, &b);
                 }
             }
         )+

@@ -8,6 +8,7 @@ mod denoiser;
 mod executor;
 mod language_model;
 mod network;
+pub mod program;
 mod signature;
 mod whole;
 

@@ -1,0 +1,107 @@
+//! A user's own program in the place of a network.
+//!
+//! A program is one pure function: it keeps nothing between calls. What calls of a stage build on is therefore kept by
+//! the session and handed over every time: a denoiser gets the conditioning with each step, a language model
+//! everything that was fed so far, whose states and logits it gives for every position.
+//!
+//! | program of | inputs | outputs |
+//! | --- | --- | --- |
+//! | language model | `input_ids [1, n]`, `image_features [1, p, e]`, `image_position [1]` | `hidden_states [1, n + p, h]`, `logits [1, n + p, v]` |
+//! | denoiser | `sample [b, 8, h, w]`, `timestep [b]`, `prompt_embeds [b, q, c]`, `image_feature [1, c0, g, g]` if the model has one | `noise_prediction [b, 4, h, w]` |
+//! | another stage | as in the table of [`crate::stage`] | as there |
+
+mod denoiser;
+mod executor;
+mod language_model;
+mod shapes;
+
+use std::sync::Arc;
+
+use self::denoiser::Denoise;
+use self::executor::ProgramExecutor;
+use self::language_model::Recompute;
+use super::placed;
+use super::signature::{Signature, stateless};
+use super::whole::Whole;
+use crate::engine::Result;
+use crate::model::NetworkConfig;
+use crate::stage::{LoadError, Program, Stage, StageInfo};
+use crate::tensor::Tensors;
+
+/// A loaded program, as a backend provides it: named host tensors in, named host tensors out.
+pub trait Runner: Send + Sync + 'static {
+    /// What the program takes.
+    fn inputs(&self) -> &[Input];
+
+    /// The names of what it gives; `None` if its format does not say.
+    fn outputs(&self) -> Option<&[String]>;
+
+    /// Runs the program once.
+    fn run(&self, inputs: &Tensors) -> Result<Tensors>;
+}
+
+/// An input of a program.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The program's name of it.
+    pub name: String,
+    /// Whether the program cannot run without it.
+    pub required: bool,
+}
+
+/// The names under which a program in the place of `config` gives its outputs, in the stage's order.
+pub fn output_names(config: &NetworkConfig, program: &Program) -> Vec<String> {
+    let own = |name: &&str| program.outputs.get(*name).cloned().unwrap_or_else(|| (*name).to_owned());
+    outputs(config).iter().map(own).collect()
+}
+
+/// Makes a stage of a program that takes the place of the network of `config`. `info` is what the stage reports of
+/// itself.
+///
+/// # Errors
+///
+/// Inputs or outputs of the program are not those of the stage, or `program` maps names that the stage has not got.
+pub fn load(
+    runner: impl Runner,
+    program: &Program,
+    config: &NetworkConfig,
+    info: StageInfo,
+) -> std::result::Result<Arc<dyn Stage>, LoadError> {
+    let executor = ProgramExecutor::new(runner, program, config).map_err(|message| LoadError::Program {
+        stage: config.kind(),
+        file: program.file.clone(),
+        message,
+    })?;
+    Ok(match config {
+        NetworkConfig::LanguageModel(config) => placed(executor, Recompute::new(config), info),
+        NetworkConfig::Denoiser(config) => placed(executor, Denoise::new(config), info),
+        _ => placed(executor, Whole(whole(config)), info),
+    })
+}
+
+/// The stage in one function; not of a language model, which has several.
+fn whole(config: &NetworkConfig) -> Signature {
+    stateless(config, true).swap_remove(0)
+}
+
+/// The stage's names of a program's inputs, in the order in which they are handed over, and whether every program
+/// needs them.
+fn inputs(config: &NetworkConfig) -> Vec<(&'static str, bool)> {
+    match config {
+        NetworkConfig::LanguageModel(_) => {
+            vec![("input_ids", true), ("image_features", false), ("image_position", false)]
+        }
+        _ => {
+            let ports = whole(config).inputs;
+            ports.iter().map(|port| (port.name.base, port.name.base != "image_feature")).collect()
+        }
+    }
+}
+
+/// The stage's names of a program's outputs, in their order.
+fn outputs(config: &NetworkConfig) -> Vec<&'static str> {
+    match config {
+        NetworkConfig::LanguageModel(_) => vec!["hidden_states", "logits"],
+        _ => whole(config).outputs.iter().map(|name| name.base).collect(),
+    }
+}
