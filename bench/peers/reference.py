@@ -66,13 +66,18 @@ class Reference:
         pixels = torch.from_numpy((small - MEAN) / STD).permute(2, 0, 1)[None].to(self.dtype)
         return self.vision(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
 
-    def reply(self, image: torch.Tensor) -> torch.Tensor:
-        """Feeds the prompt, then one token at a time; the states of the image tokens, `[1, 32, h]`."""
+    def reply(self, image: torch.Tensor, spent: dict[str, float] | None = None) -> torch.Tensor:
+        """Feeds the prompt, then one token at a time; the states of the image tokens, `[1, 32, h]`.
+
+        Leaves the seconds of prompt and reply in `spent`.
+        """
+        start = time.perf_counter()
         model, embed = self.llama.model, self.llama.get_input_embeddings()
         ids = torch.arange(PROMPT_TOKENS)[None]
         parts = [embed(ids[:, :30]), self.projector(image), embed(ids[:, 30:])]
         cache = DynamicCache(config=self.llama.config)
         hidden = model(inputs_embeds=torch.cat(parts, dim=1), cache=cache).last_hidden_state
+        prompt = time.perf_counter() - start
         first = networks.VOCABULARY - networks.IMAGE_TOKENS
         states = []
         # Random weights reply at random: the choice is made as ever, and then the expected token is fed.
@@ -82,6 +87,8 @@ class Reference:
             if token >= first:
                 states.append(hidden)
         self.llama.lm_head(hidden[:, -1:]).argmax(dim=-1).item()
+        if spent is not None:
+            spent |= {"prompt": prompt, "reply": time.perf_counter() - start - prompt}
         return torch.cat(states, dim=1)
 
     def _connect(self, states: torch.Tensor, image: torch.Tensor, side: int) -> torch.Tensor:

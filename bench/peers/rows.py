@@ -30,6 +30,8 @@ class Row:
     peer: Side
     bar: float | None = None
     """Largest ratio wanted."""
+    part: str | None = None
+    """The part whose time counts; without it, the whole's."""
 
 
 def ours(engine: str, precision: str, stage: str, *more: str, preset: str = "sd15") -> Side:
@@ -47,7 +49,7 @@ def peer(label: str, kind: str, precision: str, *more: str) -> Side:
 
 UNET = "UNet step: SD-1.5 sizes, 32×32 latents, batch 3"
 LLAMA = ("--layers", str(LAYERS))
-REPLY = f"prompt (342 positions) and reply (42 tokens): LLaMA-7B sizes, {LAYERS} layers"
+REPLY = f"reply and image tokens (10 + 32), after a prompt of 342 positions: LLaMA-7B sizes, {LAYERS} layers"
 EDIT = f"whole edit, 256×256 pixels, {STEPS} steps: SmartEdit-7B sizes, {LAYERS} LLaMA layers"
 
 ROWS = [
@@ -87,11 +89,18 @@ ROWS = [
         1.25,
     ),
     Row(
+        "unet-candle-peer",
+        UNET,
+        ours("candle", "f32", "denoiser"),
+        peer("diffusers", "unet", "f32"),
+    ),
+    Row(
         "reply",
-        REPLY + "; drafted against step by step",
+        REPLY + "; drafted beside step by step",
         ours("torch", "bf16", "language_model", *LLAMA, "--decoding", "drafted", preset="smartedit-7b"),
         ours("torch", "bf16", "language_model", *LLAMA, "--decoding", "stepwise", preset="smartedit-7b"),
         0.25,
+        part="reply",
     ),
     Row(
         "edit",
@@ -105,6 +114,7 @@ ROWS = [
         REPLY + "; both step by step",
         ours("torch", "bf16", "language_model", *LLAMA, "--decoding", "stepwise", preset="smartedit-7b"),
         peer("transformers", "language_model", "bf16", *LLAMA),
+        part="reply",
     ),
     Row(
         "vision",

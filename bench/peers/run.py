@@ -9,6 +9,7 @@ The first run makes a virtual environment with the peers in `.cache/peers` (some
 """
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -31,6 +32,14 @@ RESULTS = ROOT / "bench" / "RESULTS.md"
 
 Answer = dict[str, Any]
 """A line of JSON of a side."""
+
+
+INTRODUCTION = """\
+Written by `python3 bench/peers/run.py`; [README.md](README.md) tells what the rows are. A ratio is our time
+over the peer's, both in processes of their own, loaded and warm, doing the work in turns: the median over the
+rounds, and the least and the greatest. Peers run under `torch.inference_mode` with their default attention
+(`scaled_dot_product_attention`). Weights are random.
+"""
 
 
 class Unavailable(Exception):
@@ -58,8 +67,10 @@ class Process:
     def iterate(self) -> Answer:
         """Does the work once."""
         assert self.process.stdin is not None
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        # A process that has ended says so when it is read from.
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.write("\n")
+            self.process.stdin.flush()
         return self._read()
 
     def _read(self) -> Answer:
@@ -75,7 +86,8 @@ class Process:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.wait()
 
 
@@ -94,6 +106,8 @@ class Result:
     """Most resident bytes of both sides."""
     parts: list[dict[str, float]]
     """Medians of the parts of both sides."""
+    note: str = ""
+    """Under what circumstances, where they are not the usual ones."""
 
 
 def python() -> Path:
@@ -118,7 +132,7 @@ def measure(row: Row, arguments: argparse.Namespace) -> Result:
             else:
                 second = peer.iterate()
                 rounds.append((side.iterate(), second))
-            a, b = (float(answer["seconds"]) for answer in rounds[-1])
+            a, b = (seconds(row, answer) for answer in rounds[-1])
             print(f"  {a:9.3f} s {b:9.3f} s {a / b:7.3f}", flush=True)
     sides = list(zip(*rounds, strict=True))
     return Result(
@@ -126,11 +140,19 @@ def measure(row: Row, arguments: argparse.Namespace) -> Result:
         machine=machine(),
         threads=arguments.threads,
         rounds=arguments.rounds,
-        ratios=[a["seconds"] / b["seconds"] for a, b in rounds],
-        seconds=[statistics.median(answer["seconds"] for answer in answers) for answers in sides],
+        ratios=[seconds(row, a) / seconds(row, b) for a, b in rounds],
+        seconds=[statistics.median(seconds(row, answer) for answer in answers) for answers in sides],
         peaks=[max(answer["peak_resident_bytes"] or 0 for answer in answers) for answers in sides],
         parts=[medians(answers) for answers in sides],
+        note=arguments.note,
     )
+
+
+def seconds(row: Row, answer: Answer) -> float:
+    """What counts of an iteration's time."""
+    if row.part is None:
+        return float(answer["seconds"])
+    return sum(float(part["seconds"]) for part in answer["parts"] if part["name"] == row.part)
 
 
 def medians(answers: tuple[Answer, ...]) -> dict[str, float]:
@@ -184,10 +206,7 @@ def describe(results: list[tuple[Row, Result]]) -> str:
     lines = [
         "# Results",
         "",
-        "Written by `python3 bench/peers/run.py`; [README.md](README.md) tells what the rows are. A ratio is our",
-        "time over the peer's, both in processes of their own, loaded and warm, doing the work in turns: the median",
-        "over the rounds, and the least and the greatest. Peers run under `torch.inference_mode` with their default",
-        "attention (`scaled_dot_product_attention`). Weights are random.",
+        *INTRODUCTION.splitlines(),
         "",
         "| row | work | ours | peer | ratio | bar | times | threads, rounds | date |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -197,12 +216,11 @@ def describe(results: list[tuple[Row, Result]]) -> str:
         spread = f"{min(result.ratios):.3f}–{max(result.ratios):.3f}"
         bar = "" if row.bar is None else f"≤ {row.bar:g}"
         mark = "" if row.bar is None else (" ✓" if ratio <= row.bar else " ✗")
-        times = " / ".join(f"{seconds:.3g} s" for seconds in result.seconds)
+        times = " / ".join(f"{time:.3g} s" for time in result.seconds)
         who = f"{row.side.label} | {row.peer.label}"
         how = f"{result.threads}, {result.rounds} | {result.date}"
-        lines.append(
-            f"| {row.name} | {row.work} | {who} | **{ratio:.3f}**{mark} ({spread}) | {bar} | {times} | {how} |"
-        )
+        outcome = f"**{ratio:.3f}**{mark} ({spread}) | {bar} | {times}"
+        lines.append(f"| {row.name} | {row.work} | {who} | {outcome} | {how} |")
     for row, result in results:
         if len(result.parts[0]) > 1 and len(result.parts[1]) > 1:
             lines += ["", f"Parts of `{row.name}`, ours and the peer's:", "", "| part | ours | peer |"]
@@ -212,6 +230,12 @@ def describe(results: list[tuple[Row, Result]]) -> str:
                 lines.append(f"| {name} | {cells[0]} | {cells[1]} |")
             peaks = " and ".join(f"{peak / 2**30:.1f} GiB" for peak in result.peaks)
             lines += ["", f"Peak resident memory: {peaks}."]
+    notes: dict[str, list[str]] = {}
+    for row, result in results:
+        if result.note:
+            notes.setdefault(result.note, []).append(f"`{row.name}`")
+    for note, names in notes.items():
+        lines += ["", f"{', '.join(names)}: {note}"]
     machines = dict.fromkeys(result.machine for _, result in results)
     lines += ["", "Machine: " + "; ".join(machines) + ".", "", "Peers: " + ", ".join(versions) + ".", ""]
     return "\n".join(lines)
@@ -224,6 +248,7 @@ def main() -> None:
     parser.add_argument("--smartedit", type=Path, default=ROOT / "target" / "release" / "smartedit")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--note", default="", help="circumstances to tell beside the results")
     arguments = parser.parse_args()
     names = [row.name for row in ROWS]
     unknown = [name for name in arguments.rows if name not in names]

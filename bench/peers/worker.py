@@ -102,7 +102,13 @@ def language_model(arguments: argparse.Namespace) -> Work:
 
     model = Replying()
     image = torch.randn(1, 256, 1024)
-    return lambda: model.reply(image)
+
+    def work() -> dict[str, float]:
+        spent: dict[str, float] = {}
+        model.reply(image, spent)
+        return spent
+
+    return work
 
 
 def edit(arguments: argparse.Namespace) -> Work:

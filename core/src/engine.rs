@@ -216,6 +216,13 @@ pub trait Engine: Send + Sync {
         self.mul(x, &self.sigmoid(&self.scale(x, 1.702)?)?)
     }
 
+    /// The gated unit of the UNet's transformers: of `[batch, n, 2 · size]`, the first half times
+    /// [`Engine::gelu`] of the second → `[batch, n, size]`.
+    fn geglu(&self, x: &Self::Tensor, size: usize) -> Result<Self::Tensor> {
+        let gate = self.gelu(&self.narrow(x, 2, size, size)?)?;
+        self.mul(&self.narrow(x, 2, 0, size)?, &gate)
+    }
+
     /// Scaled dot-product attention: queries `[batch, heads, n, d]`, keys and values `[batch, heads, m, d]` →
     /// `[batch, heads, n, d]`. The mask `[n, m]` is added to the scaled scores.
     fn attention(

@@ -7,6 +7,8 @@ use smartedit_core::model::NetworkConfig;
 use smartedit_core::stage::{Backend, LoadError, Stage, StageKind, StageOptions};
 use smartedit_core::weights::WeightFile;
 
+use crate::config::EnginesConfig;
+
 /// Engines that exist, and the cargo feature that builds each in.
 const KNOWN: [(&str, &str); 3] = [("candle", "candle"), ("torch", "torch"), ("onnx", "onnx")];
 
@@ -25,14 +27,22 @@ pub struct UnknownEngine {
 }
 
 impl Engines {
-    /// The engines that this build has.
+    /// The engines that this build has, as they are without a configuration.
     pub fn built_in() -> Self {
+        Self::configured(&EnginesConfig::default())
+    }
+
+    /// The engines that this build has.
+    #[allow(unused_variables, reason = "a build without the engine `onnx` configures none")]
+    pub fn configured(config: &EnginesConfig) -> Self {
         #[allow(unused_mut, reason = "a build without engines adds none")]
         let mut engines = Self::default();
         #[cfg(feature = "candle")]
         engines.add(Arc::new(smartedit_candle::CandleBackend::new()));
         #[cfg(feature = "torch")]
         engines.add(Arc::new(smartedit_torch::TorchBackend::new()));
+        #[cfg(feature = "onnx")]
+        engines.add(Arc::new(smartedit_onnx::OnnxBackend::new(config.onnx.library.clone())));
         engines
     }
 

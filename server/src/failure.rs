@@ -47,6 +47,9 @@ pub enum Failure {
     /// The server receives as many edits as it may.
     #[error("the server is receiving as many edits as it may")]
     Overloaded,
+    /// Comparisons hold as much memory as they may.
+    #[error("other comparisons hold the memory that comparisons may")]
+    ComparisonsFull,
     /// The request's message is larger than may be received.
     #[error("the request has more than {limit} bytes; the image is too large")]
     MessageTooLarge {
@@ -118,7 +121,7 @@ impl Failure {
             Self::Loading(_) => "DEPLOYMENT_LOADING",
             Self::NotLoaded { .. } => "DEPLOYMENT_FAILED",
             Self::QueueFull { .. } => "QUEUE_FULL",
-            Self::Overloaded => "OVERLOADED",
+            Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
             Self::MessageTooLarge { .. } => "MESSAGE_TOO_LARGE",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::Abandoned => "ABANDONED",
@@ -127,6 +130,11 @@ impl Failure {
             Self::Edit(EditError::Stage(StageError::NotFinite { .. })) => "NOT_FINITE",
             Self::Edit(_) | Self::Encoding(_) | Self::Panicked(_) | Self::Lost => "INTERNAL",
         }
+    }
+
+    /// Whether it ends everything that is done for the caller, not just one edit.
+    pub fn ends_the_call(&self) -> bool {
+        matches!(self, Self::Abandoned | Self::DeadlineExceeded | Self::ShuttingDown)
     }
 
     /// Whether it is the server's own fault, so that the log must hold all of it.

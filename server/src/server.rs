@@ -91,7 +91,7 @@ impl Server {
     ///
     /// What is wrong with the configuration, or why the address cannot be had.
     pub async fn bind(config: Config) -> Result<Self, StartError> {
-        let engines = Engines::built_in();
+        let engines = Engines::configured(&config.engines);
         Loaded { config: config.clone(), ..Loaded::default() }.check(&engines)?;
         let loader = Arc::new(EngineLoader::new(engines, &config.cache));
         Self::bind_with(config, loader).await

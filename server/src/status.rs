@@ -51,7 +51,7 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             details.set_retry_info(Some(*retry_after));
             (Code::ResourceExhausted, failure.to_string())
         }
-        Failure::Overloaded => {
+        Failure::Overloaded | Failure::ComparisonsFull => {
             details.set_retry_info(Some(SOON));
             (Code::ResourceExhausted, failure.to_string())
         }

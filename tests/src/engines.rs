@@ -1,16 +1,13 @@
 //! The matrix: every case runs on every engine that is built in.
 //!
 //! A new engine adds a module below with its backend, its engine in `f32`, and the cases it does not pass yet with
-//! the reason for each; a module for each pair with an engine before it; and the names of them all to
-//! [`matrix`](crate::matrix).
+//! the reason for each; a `pair!` with every engine before it; and the names of them all to [`matrix`](crate::matrix).
 
 use std::sync::Arc;
 
 use smartedit_core::engine::{Engine, Precision};
 use smartedit_core::model::NetworkConfig;
-#[cfg(all(feature = "candle", feature = "torch"))]
-use smartedit_core::stage::StageKind;
-use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageOptions};
+use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, StageOptions};
 use smartedit_core::weights::WeightFile;
 
 use crate::reference::ReferenceSums;
@@ -29,7 +26,7 @@ pub struct Row {
     /// Loads a stage whose group norms sum as the reference's VAE encoder does.
     pub reference_sums: LoadStage,
     /// Cases that are known to fail, each with its reason.
-    pub ignored: &'static [(&'static str, &'static str)],
+    pub ignored: Vec<(&'static str, &'static str)>,
 }
 
 impl Row {
@@ -72,7 +69,7 @@ pub mod candle {
             backend: Arc::new(smartedit_candle::CandleBackend::new()),
             options: StageOptions::default(),
             reference_sums: |config, weights| super::load_with_reference_sums(engine(), config, weights),
-            ignored: &[],
+            ignored: Vec::new(),
         }
     }
 
@@ -94,7 +91,7 @@ pub mod torch {
             backend: Arc::new(smartedit_torch::TorchBackend::new()),
             options: StageOptions::default(),
             reference_sums: |config, weights| super::load_with_reference_sums(engine(), config, weights),
-            ignored: &[],
+            ignored: Vec::new(),
         }
     }
 
@@ -104,43 +101,75 @@ pub mod torch {
     }
 }
 
-/// The stages alternate between candle and libtorch.
-#[cfg(all(feature = "candle", feature = "torch"))]
-pub mod candle_torch {
-    use super::{Row, candle, mixed, torch};
+/// ONNX Runtime on the CPU.
+#[cfg(feature = "onnx")]
+pub mod onnx {
+    use super::{Arc, Row, StageOptions};
 
     /// The row of the matrix.
     pub fn row() -> Row {
-        mixed("candle_torch", candle::row(), torch::row())
+        Row {
+            name: "onnx",
+            backend: Arc::new(smartedit_onnx::OnnxBackend::new(None)),
+            options: StageOptions::default(),
+            reference_sums: |config, weights| super::load_with_reference_sums(engine(), config, weights),
+            ignored: ["bf16", "golden_pack_in_bf16", "default_model_in_bf16"]
+                .map(|case| (case, "ONNX Runtime has no kernels for most operations in bf16 on a CPU"))
+                .to_vec(),
+        }
     }
 
-    /// Both rows.
-    pub fn pair() -> (Row, Row) {
-        (candle::row(), torch::row())
+    /// The engine in `f32`, operation by operation.
+    pub fn engine() -> smartedit_onnx::ImmediateEngine {
+        smartedit_onnx::ImmediateEngine::new(smartedit_onnx::Operators::Fused)
+            .unwrap_or_else(|e| panic!("{e}; {}", e.remedy()))
     }
 }
 
+/// Two engines: the row whose stages alternate between them, and the rows of both.
+macro_rules! pair {
+    ($name:ident of $a:ident $feature_a:literal and $b:ident $feature_b:literal) => {
+        #[doc = concat!("`", stringify!($a), "` and `", stringify!($b), "`.")]
+        #[cfg(all(feature = $feature_a, feature = $feature_b))]
+        pub mod $name {
+            use super::{Row, mixed};
+
+            /// The row of the matrix.
+            pub fn row() -> Row {
+                let (even, odd) = pair();
+                mixed(stringify!($name), even, odd)
+            }
+
+            /// Both rows.
+            pub fn pair() -> (Row, Row) {
+                (super::$a::row(), super::$b::row())
+            }
+        }
+    };
+}
+
+pair!(candle_torch of candle "candle" and torch "torch");
+pair!(candle_onnx of candle "candle" and onnx "onnx");
+pair!(torch_onnx of torch "torch" and onnx "onnx");
+
 /// A row whose stages, in the order of [`StageKind::ALL`], alternate between two engines.
-#[cfg(all(feature = "candle", feature = "torch"))]
-fn mixed(name: &'static str, even: Row, odd: Row) -> Row {
+pub fn mixed(name: &'static str, even: Row, odd: Row) -> Row {
     Row {
         name,
         // The VAE encoder is one of the even stages.
         reference_sums: even.reference_sums,
         backend: Arc::new(Alternating { name, backends: [even.backend, odd.backend] }),
         options: even.options,
-        ignored: &[],
+        ignored: [even.ignored, odd.ignored].concat(),
     }
 }
 
 /// Loads each stage on one of two backends.
-#[cfg(all(feature = "candle", feature = "torch"))]
 struct Alternating {
     name: &'static str,
     backends: [Arc<dyn Backend>; 2],
 }
 
-#[cfg(all(feature = "candle", feature = "torch"))]
 impl Alternating {
     fn backend(&self, stage: StageKind) -> &dyn Backend {
         let place = StageKind::ALL.iter().position(|kind| *kind == stage).expect("all stages are there");
@@ -148,7 +177,6 @@ impl Alternating {
     }
 }
 
-#[cfg(all(feature = "candle", feature = "torch"))]
 impl Backend for Alternating {
     fn name(&self) -> &'static str {
         self.name
@@ -184,11 +212,27 @@ macro_rules! matrix {
         mod candle_torch {
             $crate::matrix!(@tests candle_torch row $($case)+);
         }
+        #[cfg(all(feature = "candle", feature = "onnx"))]
+        mod candle_onnx {
+            $crate::matrix!(@tests candle_onnx row $($case)+);
+        }
+        #[cfg(all(feature = "torch", feature = "onnx"))]
+        mod torch_onnx {
+            $crate::matrix!(@tests torch_onnx row $($case)+);
+        }
     };
     (pair: $($case:ident),+ $(,)?) => {
         #[cfg(all(feature = "candle", feature = "torch"))]
         mod candle_torch {
             $crate::matrix!(@pairs candle_torch $($case)+);
+        }
+        #[cfg(all(feature = "candle", feature = "onnx"))]
+        mod candle_onnx {
+            $crate::matrix!(@pairs candle_onnx $($case)+);
+        }
+        #[cfg(all(feature = "torch", feature = "onnx"))]
+        mod torch_onnx {
+            $crate::matrix!(@pairs torch_onnx $($case)+);
         }
     };
     ($kind:ident: $($case:ident),+ $(,)?) => {
@@ -199,6 +243,10 @@ macro_rules! matrix {
         #[cfg(feature = "torch")]
         mod torch {
             $crate::matrix!(@tests torch $kind $($case)+);
+        }
+        #[cfg(feature = "onnx")]
+        mod onnx {
+            $crate::matrix!(@tests onnx $kind $($case)+);
         }
     };
     (@tests $engine:ident $kind:ident $($case:ident)+) => {

@@ -86,6 +86,7 @@ impl<E: Engine> Engine for ReferenceSums<'_, E> {
         upsample_nearest_like(x: &E::Tensor, like: &E::Tensor);
         resize_bilinear_like(x: &E::Tensor, like: &E::Tensor);
         silu(x: &E::Tensor);
+        geglu(x: &E::Tensor, size: usize);
         attention(q: &E::Tensor, k: &E::Tensor, v: &E::Tensor, scale: f64, mask: Option<&E::Tensor>);
     }
 }

@@ -10,11 +10,13 @@ smartedit_tests::matrix!(engine:
     linear,
     linear_of_one_row,
     conv2d,
+    conv2d_of_many_channels,
     embedding,
     layer_norm,
     rms_norm,
     group_norm,
     activations,
+    geglu,
     trigonometry,
     broadcast_sums_and_products,
     matmul,
@@ -114,6 +116,26 @@ fn conv2d<E: Engine>(e: &E) {
     }
 }
 
+/// Sizes at which engines choose other ways of computing.
+fn conv2d_of_many_channels<E: Engine>(e: &E) {
+    let (x, w, b) = (values(&[2, 50, 19, 18], 48), values(&[67, 50, 3, 3], 49), values(&[67], 50));
+    let columns = Array2::from_shape_fn((50 * 9, 2 * 19 * 18), |(depth, cell)| {
+        let (c, ky, kx) = (depth / 9, depth / 3 % 3, depth % 3);
+        let (n, row, column) = (cell / (19 * 18), cell / 18 % 19 + ky, cell % 18 + kx);
+        *x.get([n, c, row.wrapping_sub(1), column.wrapping_sub(1)]).unwrap_or(&0.0)
+    });
+    let kernels = matrix(w.to_shape((67, 50 * 9)).expect("kernels").to_owned().into_dyn());
+    let product = kernels.dot(&columns);
+    let expected = Array4::from_shape_fn((2, 67, 19, 18), |(n, o, row, column)| {
+        product[[o, (n * 19 + row) * 18 + column]] + b[[o]]
+    });
+    let (w, b) = (up(e, &w), up(e, &b));
+    close(e, e.conv2d(&up(e, &x), &w, Some(&b), 1, Padding::all(1)), view(&expected));
+    let first = x.slice_axis(Axis(0), (0..1).into()).to_owned();
+    let alone = expected.slice_axis(Axis(0), (0..1).into());
+    close(e, e.conv2d(&up(e, &first), &w, Some(&b), 1, Padding::all(1)), view(&alone.to_owned()));
+}
+
 fn embedding<E: Engine>(e: &E) {
     let table = values(&[6, 4], 7);
     let ids = e.upload(&array![[5i64, 0, 3]].into()).unwrap_or_else(|e| panic!("{e}"));
@@ -173,6 +195,14 @@ fn activations<E: Engine>(e: &E) {
     let expected =
         array![-0.004_049_694_f32, -0.158_655_26, -0.154_268_77, 0.0, 0.345_731_24, 0.841_344_7, 2.995_950_2];
     close(e, e.gelu(&up(e, &x)), view(&expected));
+}
+
+fn geglu<E: Engine>(e: &E) {
+    let x = values(&[2, 3, 74], 47) * 4.0;
+    let halves = |start: usize| x.slice_axis(Axis(2), (start..start + 37).into()).to_owned();
+    let gate = down(e, e.gelu(&up(e, &halves(37))));
+    close(e, e.geglu(&up(e, &x), 37), (halves(0) * gate).view());
+    assert!(e.geglu(&up(e, &x), 38).is_err());
 }
 
 fn trigonometry<E: Engine>(e: &E) {

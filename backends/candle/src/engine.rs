@@ -7,7 +7,7 @@ use smartedit_core::engine::{Engine, EngineError, Padding, Precision, Result};
 use smartedit_core::tensor::HostTensor;
 use smartedit_core::weights::{Dtype, WeightView};
 
-use crate::cpu::{self, AttentionShape, ConvShape, Function};
+use crate::cpu::{self, AttentionShape, Binary, ConvShape, Function};
 use crate::tensor::{CandleTensor, Elements, from_f32, host_view, widened};
 use crate::weight::MappedWeight;
 
@@ -140,6 +140,10 @@ impl Engine for CandleEngine {
         function(x, Function::Gelu, Tensor::gelu_erf).op("gelu")
     }
 
+    fn geglu(&self, x: &CandleTensor, size: usize) -> Result<CandleTensor> {
+        geglu(x, size).op("geglu")
+    }
+
     fn sin(&self, x: &CandleTensor) -> Result<CandleTensor> {
         x.tensor().and_then(|x| x.sin()).op("sin")
     }
@@ -149,11 +153,11 @@ impl Engine for CandleEngine {
     }
 
     fn add(&self, a: &CandleTensor, b: &CandleTensor) -> Result<CandleTensor> {
-        binary(a, b, |a, b| if a.dims() == b.dims() { a + b } else { a.broadcast_add(b) }).op("add")
+        join(a, b, Binary::Add, Tensor::broadcast_add).op("add")
     }
 
     fn mul(&self, a: &CandleTensor, b: &CandleTensor) -> Result<CandleTensor> {
-        binary(a, b, |a, b| if a.dims() == b.dims() { a * b } else { a.broadcast_mul(b) }).op("mul")
+        join(a, b, Binary::Mul, Tensor::broadcast_mul).op("mul")
     }
 
     fn scale(&self, x: &CandleTensor, factor: f64) -> Result<CandleTensor> {
@@ -204,7 +208,7 @@ impl Engine for CandleEngine {
     fn split_heads(&self, x: &CandleTensor, heads: usize) -> Result<CandleTensor> {
         let split = |x: Tensor| {
             let (batch, length, size) = x.dims3()?;
-            x.reshape((batch, length, heads, size / heads.max(1)))?.transpose(1, 2)?.contiguous()
+            swap_middle(&x.reshape((batch, length, heads, size / heads.max(1)))?)
         };
         x.tensor().and_then(split).op("split_heads")
     }
@@ -212,13 +216,13 @@ impl Engine for CandleEngine {
     fn merge_heads(&self, x: &CandleTensor) -> Result<CandleTensor> {
         let merge = |x: Tensor| {
             let (batch, heads, length, head_dim) = x.dims4()?;
-            x.transpose(1, 2)?.reshape((batch, length, heads * head_dim))
+            swap_middle(&x)?.reshape((batch, length, heads * head_dim))
         };
         x.tensor().and_then(merge).op("merge_heads")
     }
 
     fn flatten_spatial(&self, x: &CandleTensor) -> Result<CandleTensor> {
-        x.tensor().and_then(|x| x.flatten_from(2)?.transpose(1, 2)?.contiguous()).op("flatten_spatial")
+        x.tensor().and_then(|x| transpose(&x.flatten_from(2)?)).op("flatten_spatial")
     }
 
     fn unflatten_spatial(&self, x: &CandleTensor, like: &CandleTensor) -> Result<CandleTensor> {
@@ -284,6 +288,28 @@ fn binary(
     f(&a.tensor()?, &b.tensor()?)
 }
 
+/// Joins floats of one shape, or a picture with a number for each of its channels, on the CPU; all else is candle's.
+fn join(
+    a: &CandleTensor,
+    b: &CandleTensor,
+    function: Binary,
+    on_device: impl FnOnce(&Tensor, &Tensor) -> CandleResult<Tensor>,
+) -> CandleResult<Tensor> {
+    let repeat = match (a.dims(), b.dims()) {
+        (a, b) if a == b => Some(1),
+        (&[batch, channels, height, width], b) if b == [batch, channels, 1, 1] => Some(height * width),
+        _ => None,
+    };
+    let float = |x: &CandleTensor| matches!(x.dtype(), DType::F32 | DType::BF16 | DType::F16);
+    match repeat {
+        Some(repeat) if repeat > 0 && a.on_cpu() && b.on_cpu() && float(a) && a.dtype() == b.dtype() => {
+            let out = with_f32(a, |a| with_f32(b, |b| Ok(cpu::join(function, a, b, repeat))))?;
+            from_f32(out, a.dims(), a.dtype())
+        }
+        _ => binary(a, b, on_device),
+    }
+}
+
 /// Runs `f` on the elements of a tensor in host memory, in row-major order.
 fn with_elements<R>(x: &CandleTensor, f: impl FnOnce(Elements<'_>) -> CandleResult<R>) -> CandleResult<R> {
     match x {
@@ -346,6 +372,20 @@ fn function(
     }
     let out = with_f32(x, |x| Ok(cpu::apply(function, x)))?;
     from_f32(out, x.dims(), x.dtype())
+}
+
+fn geglu(x: &CandleTensor, size: usize) -> CandleResult<Tensor> {
+    let mut dims = x.dims().to_vec();
+    match dims.last_mut() {
+        Some(last) if *last == 2 * size => *last = size,
+        _ => candle_core::bail!("x {:?} does not consist of two halves of {size}", x.dims()),
+    }
+    if !x.on_cpu() {
+        let x = x.tensor()?;
+        return x.narrow(D::Minus1, 0, size)? * x.narrow(D::Minus1, size, size)?.gelu_erf()?;
+    }
+    let out = with_f32(x, |x| Ok(cpu::geglu(x, size)))?;
+    from_f32(out, &dims, x.dtype())
 }
 
 fn linear(x: &CandleTensor, weight: &CandleTensor, bias: Option<&CandleTensor>) -> CandleResult<Tensor> {
@@ -525,6 +565,34 @@ fn attention_on_cpu(
     from_f32(out, q.dims(), q.dtype())
 }
 
+/// `[batch, n, m]` → `[batch, m, n]`.
+fn transpose(x: &Tensor) -> CandleResult<Tensor> {
+    let (batch, rows, columns) = x.dims3()?;
+    if !x.device().is_cpu() {
+        return x.transpose(1, 2)?.contiguous();
+    }
+    let dims = [batch, columns, rows];
+    with_elements(&x.clone().into(), |x| match x {
+        Elements::F32(x) => Tensor::from_vec(cpu::transpose(x, rows, columns), &dims, &Device::Cpu),
+        Elements::Bf16(x) => Tensor::from_vec(cpu::transpose(x, rows, columns), &dims, &Device::Cpu),
+        Elements::F16(x) => Tensor::from_vec(cpu::transpose(x, rows, columns), &dims, &Device::Cpu),
+    })
+}
+
+/// `[batch, n, m, d]` → `[batch, m, n, d]`.
+fn swap_middle(x: &Tensor) -> CandleResult<Tensor> {
+    let (batch, outer, inner, width) = x.dims4()?;
+    if !x.device().is_cpu() {
+        return x.transpose(1, 2)?.contiguous();
+    }
+    let dims = [batch, inner, outer, width];
+    with_elements(&x.clone().into(), |x| match x {
+        Elements::F32(x) => Tensor::from_vec(cpu::swap_middle(x, outer, inner, width), &dims, &Device::Cpu),
+        Elements::Bf16(x) => Tensor::from_vec(cpu::swap_middle(x, outer, inner, width), &dims, &Device::Cpu),
+        Elements::F16(x) => Tensor::from_vec(cpu::swap_middle(x, outer, inner, width), &dims, &Device::Cpu),
+    })
+}
+
 fn spatial(x: &CandleTensor) -> CandleResult<(usize, usize)> {
     match x.dims() {
         &[_, _, height, width] if height > 0 && width > 0 => Ok((height, width)),
@@ -534,7 +602,7 @@ fn spatial(x: &CandleTensor) -> CandleResult<(usize, usize)> {
 
 fn unflatten(x: &Tensor, height: usize, width: usize) -> CandleResult<Tensor> {
     let (batch, _, channels) = x.dims3()?;
-    x.transpose(1, 2)?.contiguous()?.reshape((batch, channels, height, width))
+    transpose(x)?.reshape((batch, channels, height, width))
 }
 
 /// Resizes on the host, which is where a resize is cheapest to get exactly right.

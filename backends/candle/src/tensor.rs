@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor};
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use crate::weight::MappedWeight;
 
@@ -148,7 +149,7 @@ pub(crate) fn widened<'a>(elements: Elements<'a>, scratch: &'a mut Vec<f32>) -> 
 pub(crate) fn from_f32(data: Vec<f32>, shape: &[usize], dtype: DType) -> Result<Tensor> {
     match dtype {
         DType::BF16 => {
-            let data: Vec<bf16> = data.into_iter().map(bf16::from_f32).collect();
+            let data: Vec<bf16> = data.par_iter().map(|value| bf16::from_f32(*value)).collect();
             Tensor::from_vec(data, shape, &Device::Cpu)
         }
         DType::F16 => {

@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn stages_of_one_driver_share_pools_of_equal_size() {
-        let driver = std::thread::spawn(|| {
+        let driver = std::thread::Builder::new().spawn(|| {
             let _stages = [counting(2), counting(2), counting(3)];
             POOLS.with_borrow(BTreeMap::len)
         });
-        assert_eq!(driver.join().unwrap(), 2);
+        assert_eq!(driver.unwrap().join().unwrap(), 2);
     }
 }

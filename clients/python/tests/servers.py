@@ -29,6 +29,10 @@ max_instruction_chars = 500
 [deployments.default]
 model = "{model}"
 instances = 1
+
+[deployments.narrow]
+model = "{model}"
+precision = "bf16"
 """
 
 
@@ -122,6 +126,7 @@ class Script(SmartEditServiceServicer):
         self.requests: list[Any] = []
         self.edit: Callable[[Any, grpc.ServicerContext], Any] | None = None
         self.edit_stream: Callable[[Any, grpc.ServicerContext], Any] | None = None
+        self.compare: Callable[[Any, grpc.ServicerContext], Any] | None = None
 
     def Edit(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
         self.requests.append(request)
@@ -132,6 +137,11 @@ class Script(SmartEditServiceServicer):
         self.requests.append(request)
         assert self.edit_stream is not None
         yield from self.edit_stream(request, context)
+
+    def Compare(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+        self.requests.append(request)
+        assert self.compare is not None
+        yield from self.compare(request, context)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,8 @@ async def test_asyncio_edits_at_the_same_time(server: Server, client: Client, pi
 
 
 def test_deployments_tell_what_may_be_asked(client: Client) -> None:
-    [deployment] = client.deployments()
+    [deployment, narrow] = client.deployments()
+    assert (narrow.name, narrow.is_default) == ("narrow", False)
     assert deployment == client.deployment() == client.deployment("default")
     assert (deployment.name, deployment.is_default) == ("default", True)
     assert (deployment.state, deployment.accepting, deployment.message) == ("ready", True, "")
@@ -139,6 +140,7 @@ def test_deployments_tell_what_may_be_asked(client: Client) -> None:
     for stage in deployment.stages:
         assert (stage.engine, stage.device, stage.precision) == ("candle", "cpu", "f32")
         assert stage.weight_bytes > 0
+        assert (stage.provider, stage.threads, stage.unavailable) == (None, None, ())
 
 
 async def test_asyncio_lists_the_same_deployments(server: Server, client: Client) -> None:

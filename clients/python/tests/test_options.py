@@ -39,6 +39,7 @@ def test_every_option_reaches_its_field() -> None:
         "exif_orientation": "ignore",
         "alpha_mode": "drop",
         "control_tokens": True,
+        "no_cache": True,
         "initial_latents": noise,
         "step_noise": [noise, noise],
     }
@@ -64,6 +65,7 @@ def test_every_option_reaches_its_field() -> None:
         exif_orientation=edit_pb2.EXIF_ORIENTATION_IGNORE,
         alpha_mode=edit_pb2.ALPHA_MODE_DROP,
         control_tokens=True,
+        no_cache=True,
         replay=edit_pb2.Replay(initial_latents=tensor, step_noise=[tensor, tensor]),
     )
 

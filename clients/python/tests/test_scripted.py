@@ -57,7 +57,9 @@ def result_message(picture: Image.Image) -> edit_pb2.EditResult:
             total=Duration(seconds=2, nanos=500_000_000),
             queued=Duration(seconds=1),
             stages=[
-                edit_pb2.StageTiming(stage=stage_pb2.STAGE_VAE_ENCODER, duration=Duration(nanos=250_000_000)),
+                edit_pb2.StageTiming(
+                    stage=stage_pb2.STAGE_VAE_ENCODER, duration=Duration(nanos=250_000_000), cached=True
+                ),
                 edit_pb2.StageTiming(stage=stage_pb2.STAGE_DENOISER, duration=Duration(seconds=1)),
             ],
         ),
@@ -84,7 +86,8 @@ def test_a_result_is_whole(scripted: Scripted, picture: Image.Image) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(request.image))), np.asarray(picture))
     assert np.array_equal(np.asarray(result.image), np.asarray(picture))
     assert (result.seed, result.reply, result.request_id) == (2**64 - 1, "", "r1")
-    assert result.timings == Timings(2.5, 1.0, 0.0, {"vae_encoder": 0.25, "denoiser": 1.0}, 0.0)
+    stages = {"vae_encoder": 0.25, "denoiser": 1.0}
+    assert result.timings == Timings(2.5, 1.0, 0.0, stages, 0.0, frozenset(["vae_encoder"]))
     assert list(result.timings.stages) == ["vae_encoder", "denoiser"]
 
 

@@ -8,7 +8,10 @@ use tokio::time::Instant;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{Deployment, EditRequest, EditStream, Edited, Error, Result, RetryPolicy};
+use crate::{
+    CompareEntry, CompareRequest, CompareStream, Deployment, EditRequest, EditStream, Edited, Error, Result,
+    RetryPolicy,
+};
 
 /// Largest message sent or received unless the builder says otherwise.
 const MAX_MESSAGE_BYTES: usize = 256 << 20;
@@ -168,6 +171,32 @@ impl Client {
         self.retry.run(deadline, call).await
     }
 
+    /// Makes one edit on several deployments and reports how each goes and how they differ. Returns with the first event
+    /// at hand; what fails before it is retried, what fails later is not. Dropping the stream cancels the comparison.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with what the server said.
+    pub async fn compare_stream(&self, request: CompareRequest) -> Result<CompareStream> {
+        let deadline = self.deadline(request.timeout);
+        let message = request.into_proto();
+        let call = |left| {
+            let (mut service, request) = (self.service.clone(), timed(message.clone(), left));
+            async move { CompareStream::open(service.compare(request).await?.into_inner(), deadline).await }
+        };
+        self.retry.run(deadline, call).await
+    }
+
+    /// Makes one edit on several deployments, and returns what each has made, in the order asked for. Dropping the future
+    /// cancels the comparison.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with what the server said. A deployment that fails alone is an entry of the answer.
+    pub async fn compare(&self, request: CompareRequest) -> Result<Vec<CompareEntry>> {
+        self.compare_stream(request).await?.finish().await
+    }
+
     /// All deployments, sorted by name.
     ///
     /// # Errors
@@ -226,6 +255,7 @@ mod tests {
         let client = Client::builder("127.0.0.1:1").connect_lazy().unwrap();
         is_send(&client.edit(EditRequest::default()));
         is_send(&client.edit_stream(EditRequest::default()));
+        is_send(&client.compare(CompareRequest::default()));
         is_send(&client.deployments());
         is_send(&client.deployment(""));
     }

@@ -124,6 +124,8 @@ pub struct EditLimits {
     pub max_instruction_chars: u32,
     /// Requests waiting.
     pub max_queue: u32,
+    /// Deployments in a comparison.
+    pub max_compared: u32,
 }
 
 impl From<v1::Deployment> for Deployment {
@@ -205,6 +207,7 @@ impl From<v1::EditLimits> for EditLimits {
             max_steps: wire.max_steps,
             max_instruction_chars: wire.max_instruction_chars,
             max_queue: wire.max_queue,
+            max_compared: wire.max_compared,
         }
     }
 }

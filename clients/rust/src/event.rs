@@ -199,7 +199,7 @@ impl Edited {
         response.result.map(Self::from_proto).ok_or(Error::Incomplete("result"))
     }
 
-    fn from_proto(result: v1::EditResult) -> Self {
+    pub(crate) fn from_proto(result: v1::EditResult) -> Self {
         let timings = result.timings.unwrap_or_default();
         let stages = timings.stages.into_iter().map(|timing| StageTiming {
             stage: timing.stage().into(),

@@ -14,6 +14,7 @@
 //! ```
 
 mod client;
+mod compare;
 mod deployment;
 mod error;
 mod event;
@@ -23,6 +24,10 @@ mod retry;
 mod stream;
 
 pub use client::{Builder, Client};
+pub use compare::{
+    CompareEntry, CompareEvent, CompareFailure, CompareMemory, CompareRequest, Compared, Difference,
+    LatentDifference, PixelDifference,
+};
 pub use deployment::{
     DeployedStage, Deployment, DeploymentState, EditDefaults, EditLimits, Pipeline, UnavailablePlacement,
 };
@@ -34,7 +39,7 @@ pub use options::{
 };
 pub use request::EditRequest;
 pub use retry::RetryPolicy;
-pub use stream::EditStream;
+pub use stream::{CompareStream, EditStream};
 /// The code of a [`Rejection`].
 pub use tonic::Code;
 #[cfg(feature = "tls")]

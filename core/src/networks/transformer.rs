@@ -95,8 +95,6 @@ impl<T> Block<T> {
         let normed = self.norm2.forward(e, &x)?;
         let x = e.add(&x, &self.cross_attention.attend(e, &normed, context, None)?)?;
         let gated = self.gated.forward(e, &self.norm3.forward(e, &x)?)?;
-        let value = e.narrow(&gated, 2, 0, self.inner_size)?;
-        let gate = e.gelu(&e.narrow(&gated, 2, self.inner_size, self.inner_size)?)?;
-        e.add(&x, &self.out.forward(e, &e.mul(&value, &gate)?)?)
+        e.add(&x, &self.out.forward(e, &e.geglu(&gated, self.inner_size)?)?)
     }
 }

@@ -5,12 +5,14 @@
 //! ([`from_tensor`]) and bytes again ([`encode()`]). Resizing equals Pillow's to the bit.
 
 mod decode;
+mod difference;
 mod encode;
 mod prepare;
 mod resample;
 mod tensor;
 
 pub use decode::{Alpha, DecodeOptions, Limits, decode, dimensions};
+pub use difference::PictureDifference;
 pub use encode::{Format, encode};
 pub use prepare::{Resize, SIDE_MULTIPLE, floor_sides, prepare, prepared_size};
 pub use resample::{Filter, resize};

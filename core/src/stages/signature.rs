@@ -256,9 +256,10 @@ pub(super) fn image_feature(config: &UnetConfig) -> Port {
 
 /// `Prepare`, `ResizeFeature` and `Step`. The step may do without a feature.
 fn denoiser(config: &UnetConfig) -> Vec<Signature> {
-    let mut resized = Port { elements: Elements::Computed, ..image_feature(config) };
-    resized.shape[2..].copy_from_slice(&[HEIGHT, WIDTH]);
-    let mut step = vec![sample(config), timestep(), resized.or_zeros([1, feature_channels(config), 1, 1])];
+    let resized =
+        Port { name: named("resized_feature"), elements: Elements::Computed, ..image_feature(config) };
+    let absent = [1, feature_channels(config), 1, 1];
+    let mut step = vec![sample(config), timestep(), resized.clone().or_zeros(absent)];
     let mut context = Vec::new();
     for (index, (heads, head_dim)) in config.transformers().enumerate() {
         let shape = [BATCH, Dim::Is(heads), Dim::Any("tokens"), Dim::Is(head_dim)];
@@ -272,7 +273,7 @@ fn denoiser(config: &UnetConfig) -> Vec<Signature> {
         Signature {
             function: Function::ResizeFeature,
             inputs: vec![image_feature(config), sample(config)],
-            outputs: vec![named("image_feature")],
+            outputs: vec![resized.name],
         },
         Signature { function: Function::Step, inputs: step, outputs: vec![named("noise_prediction")] },
     ]

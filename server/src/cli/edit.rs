@@ -1,26 +1,20 @@
 //! `smartedit edit`.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use smartedit_client::{Client, EditRequest, Edited, Event};
+use smartedit_client::{Client, EditOptions, EditRequest, Edited, Event, OutputFormat};
 
+use super::local::Local;
+use super::options::{self, Options};
+use super::output::{self, Format, file_error};
 use super::progress::Bar;
 use super::settings::Settings;
 use super::{CliError, print, runtime};
-use crate::config::{Config, Override};
-use crate::deployment::EngineLoader;
-use crate::engines::Engines;
-use crate::server::Server;
-use crate::telemetry;
 
-mod options;
-mod output;
-
-use options::Options;
+/// Steps between previews where a directory for them is given but no interval.
+const PREVIEW_INTERVAL: u32 = 5;
 
 #[derive(Debug, Args)]
 pub(super) struct Edit {
@@ -43,6 +37,15 @@ pub(super) struct Edit {
     /// Directory to write previews to
     #[arg(long, value_name = "DIR")]
     preview_dir: Option<PathBuf>,
+    /// Steps between previews [default: 5 with --preview-dir]
+    #[arg(long, value_name = "STEPS", requires = "preview_dir")]
+    preview_interval: Option<u32>,
+    /// File format [default: by the extension of the output]
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Quality of JPEG, 1 to 100 [default: 90]
+    #[arg(long)]
+    quality: Option<u32>,
     #[command(flatten)]
     options: Options,
     #[command(flatten)]
@@ -51,20 +54,18 @@ pub(super) struct Edit {
 
 impl Edit {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let format = self.options.format(&self.output)?;
+        let options = self.client_options()?;
         output::check_directory(&self.output)?;
-        let image =
-            std::fs::read(&self.input).map_err(|error| file_error("cannot read", &self.input, error))?;
         let request = EditRequest {
-            image: image.into(),
+            image: output::read(&self.input)?.into(),
             instruction: self.instruction.clone(),
             deployment: self.deployment.clone(),
-            options: self.options.to_client(format, self.preview_dir.is_some())?,
+            options,
             timeout: self.timeout,
         };
         let local = match self.server {
             Some(_) => None,
-            None => Some(self.local_config()?),
+            None => Some(Local::configured("edit", &self.settings, &[])?),
         };
         let runtime = runtime()?;
         let edited = runtime.block_on(self.edit(request, local));
@@ -74,23 +75,31 @@ impl Edit {
         print(&summary(&self.output, &edited))
     }
 
-    fn local_config(&self) -> Result<(Config, Engines), CliError> {
-        let engines = Engines::built_in();
-        let flags = vec![
-            Override::flag("edit", "listen", "\"127.0.0.1:0\""),
-            Override::flag("edit", "log.level", "warn"),
-        ];
-        let (loaded, _) = self.settings.load(&engines, flags, std::env::vars())?;
-        telemetry::init(&loaded.config.log);
-        Ok((loaded.config, engines))
+    fn client_options(&self) -> Result<EditOptions, CliError> {
+        let format = self.format.or_else(|| Format::by_extension(&self.output)).ok_or_else(|| {
+            let output = self.output.display();
+            CliError::usage(format!("{output}: the extension is none of png, jpg, webp; give --format"))
+        })?;
+        let previews = self.preview_dir.is_some();
+        Ok(EditOptions {
+            preview_interval: previews.then(|| self.preview_interval.unwrap_or(PREVIEW_INTERVAL)),
+            output_format: Some(match format {
+                Format::Png => OutputFormat::Png,
+                Format::Jpeg => OutputFormat::Jpeg,
+                Format::WebP => OutputFormat::WebP,
+            }),
+            output_quality: self.quality,
+            ..self.options.to_client()?
+        })
     }
 
-    async fn edit(&self, request: EditRequest, local: Option<(Config, Engines)>) -> Result<Edited, CliError> {
+    async fn edit(&self, request: EditRequest, local: Option<Local>) -> Result<Edited, CliError> {
         let bar = Bar::new();
         let address = match (&self.server, local) {
-            (None, Some((config, engines))) => {
+            (None, Some(local)) => {
                 bar.message("loading the model");
-                self.start(config, engines).await?.to_string()
+                let deployment = self.deployment.clone().unwrap_or_default();
+                local.start(&[deployment]).await?.to_string()
             }
             (server, _) => server.clone().unwrap_or_default(),
         };
@@ -110,17 +119,6 @@ impl Edit {
             }
         }
         Err(CliError::failed("the server ended the stream without a result"))
-    }
-
-    /// Starts a server on a loopback port and waits until the deployment is ready.
-    async fn start(&self, config: Config, engines: Engines) -> Result<SocketAddr, CliError> {
-        let loader = Arc::new(EngineLoader::new(engines, &config.cache));
-        let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
-        let address = server.local_addr();
-        let ready = server.ready(self.deployment.as_deref().unwrap_or_default());
-        tokio::spawn(server.serve());
-        ready.await.map_err(CliError::failed)?;
-        Ok(address)
     }
 }
 
@@ -147,8 +145,4 @@ fn summary(output: &Path, edited: &Edited) -> String {
         stages.join(", ")
     );
     text
-}
-
-fn file_error(what: &str, path: &Path, error: std::io::Error) -> CliError {
-    CliError::failed(format!("{what} {}: {error}", path.display()))
 }

@@ -1,11 +1,17 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
 mod bench;
+mod compare;
 mod convert;
 mod deployments;
 mod edit;
 mod error;
+#[cfg(feature = "onnx")]
+mod export;
 mod inspect;
+mod local;
+mod options;
+mod output;
 mod progress;
 mod serve;
 mod settings;
@@ -32,8 +38,13 @@ enum Command {
     Serve(serve::Serve),
     /// Edit an image, on a server or right here
     Edit(Box<edit::Edit>),
+    /// Make one edit on several deployments or engines and show how they differ
+    Compare(Box<compare::Compare>),
     /// Turn official checkpoints into a model directory
     Convert(convert::Convert),
+    /// Write a stage as an ONNX graph, for other runtimes
+    #[cfg(feature = "onnx")]
+    Export(export::Export),
     /// Tell what a model directory or a checkpoint holds
     Inspect(inspect::Inspect),
     /// List the deployments of a server
@@ -54,7 +65,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Edit(edit) => edit.run(),
+        Command::Compare(compare) => compare.run(),
         Command::Convert(convert) => convert.run(),
+        #[cfg(feature = "onnx")]
+        Command::Export(export) => export.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Deployments(deployments) => deployments.run(),
         Command::Bench(bench) => bench.run(),

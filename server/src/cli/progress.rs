@@ -5,12 +5,19 @@ use std::time::Duration;
 use indicatif::{ProgressBar, ProgressStyle};
 use smartedit_client::{Event, Stage};
 
+/// While a stage runs of which nothing is known but that it runs.
+const SPINNER: &str = "{spinner} {prefix}{msg}";
+
+/// While steps are counted.
+const STEPS: &str = "{prefix}{msg} {wide_bar} {pos}/{len} {eta}";
+
 /// Shows what an edit does. Hidden where standard error is no terminal.
 pub(super) struct Bar(ProgressBar);
 
 impl Bar {
     pub(super) fn new() -> Self {
         let bar = ProgressBar::new(0).with_message("connecting");
+        bar.set_style(style(SPINNER));
         bar.enable_steady_tick(Duration::from_millis(120));
         Self(bar)
     }
@@ -20,13 +27,11 @@ impl Bar {
             Event::Queued(0) => self.0.set_message("next in the queue"),
             Event::Queued(ahead) => self.0.set_message(format!("{ahead} ahead in the queue")),
             Event::StageStarted(Stage::Denoiser) => {
-                if let Ok(style) = ProgressStyle::with_template("{msg} {wide_bar} {pos}/{len} {eta}") {
-                    self.0.set_style(style);
-                }
+                self.0.set_style(style(STEPS));
                 self.0.set_message("denoising");
             }
             Event::StageStarted(stage) => {
-                self.0.set_style(ProgressStyle::default_spinner());
+                self.0.set_style(style(SPINNER));
                 self.0.set_message(stage.to_string().replace('_', " "));
             }
             Event::Step { index, total, .. } => {
@@ -37,9 +42,18 @@ impl Bar {
         }
     }
 
+    /// Whose events are shown from now on.
+    pub(super) fn deployment(&self, name: &str) {
+        self.0.set_prefix(format!("{name}: "));
+    }
+
     pub(super) fn message(&self, message: &'static str) {
         self.0.set_message(message);
     }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
 impl Drop for Bar {

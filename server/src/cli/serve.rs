@@ -37,8 +37,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let engines = Engines::built_in();
-        let (loaded, strangers) = self.settings.load(&engines, self.flags(), std::env::vars())?;
+        let (loaded, engines, strangers) = self.settings.load(self.flags(), std::env::vars(), &[])?;
         if self.check_config {
             loaded.check_here(&engines).map_err(CliError::usage)?;
             return print("the configuration is valid\n");

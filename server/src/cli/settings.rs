@@ -1,11 +1,11 @@
 //! The configuration of a server that a command starts.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::CliError;
-use crate::config::{DEFAULT_DEPLOYMENT, Loaded, Override, load};
+use crate::config::{Config, DEFAULT_DEPLOYMENT, Loaded, Override, load};
 use crate::engines::Engines;
 
 /// The model that is served where nothing says otherwise, relative to the current directory or to one above the
@@ -28,16 +28,17 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// The configuration, checked.
+    /// The configuration, checked, and the engines it configures.
     ///
-    /// `flags` are those of the command; `variables` is the environment. Returns the names of variables that look
-    /// like settings but are none.
+    /// `flags` are those of the command; `variables` is the environment. Of `deployments`, those that are engines' names
+    /// and not configured become deployments of the default one's model on that engine, all else by default. Returns the
+    /// names of variables that look like settings but are none.
     pub(super) fn load(
         &self,
-        engines: &Engines,
         flags: Vec<Override>,
         variables: impl Iterator<Item = (String, String)>,
-    ) -> Result<(Loaded, Vec<String>), CliError> {
+        deployments: &[String],
+    ) -> Result<(Loaded, Engines, Vec<String>), CliError> {
         let own = ["SMARTEDIT_CONFIG"];
         let variables = variables.filter(|(name, _)| !own.contains(&name.as_str()));
         let (mut overrides, strangers) = Override::from_env(variables);
@@ -48,22 +49,41 @@ impl Settings {
         }
         overrides.extend(flags);
         if let Some(model) = &self.model {
-            overrides.push(model_override("--model", model)?);
+            overrides.push(model_override("--model", DEFAULT_DEPLOYMENT, model)?);
         }
         let Loaded { config, .. } = load(self.config.as_deref(), &overrides).map_err(CliError::usage)?;
         if config.deployments.is_empty() && self.config.is_none() {
-            overrides.push(model_override("the shipped model", &shipped_model()?)?);
+            overrides.push(model_override("the shipped model", DEFAULT_DEPLOYMENT, &shipped_model()?)?);
         }
+        let Loaded { config, .. } = load(self.config.as_deref(), &overrides).map_err(CliError::usage)?;
+        overrides.extend(on_engines(&config, deployments)?);
         let loaded = load(self.config.as_deref(), &overrides).map_err(CliError::usage)?;
-        loaded.check(engines).map_err(CliError::usage)?;
-        Ok((loaded, strangers))
+        let engines = Engines::configured(&loaded.config.engines);
+        loaded.check(&engines).map_err(CliError::usage)?;
+        Ok((loaded, engines, strangers))
     }
 }
 
-fn model_override(origin: &str, model: &std::path::Path) -> Result<Override, CliError> {
+/// What makes deployments of engines' names.
+fn on_engines(config: &Config, names: &[String]) -> Result<Vec<Override>, CliError> {
+    let Some(default) = config.default_deployment() else { return Ok(Vec::new()) };
+    let Some(deployment) = config.deployments.get(default) else { return Ok(Vec::new()) };
+    let mut overrides = Vec::new();
+    for name in names.iter().filter(|name| Engines::exists(name)) {
+        if !config.deployments.contains_key(name) {
+            let origin = format!("--deployment {name}");
+            overrides.push(model_override(&origin, name, &deployment.model)?);
+            overrides.push(Override::flag(&origin, &format!("deployments.{name}.engine"), name));
+            overrides.push(Override::flag(&origin, "default_deployment", default));
+        }
+    }
+    Ok(overrides)
+}
+
+fn model_override(origin: &str, deployment: &str, model: &Path) -> Result<Override, CliError> {
     let path = model.to_str();
     let path = path.ok_or_else(|| CliError::usage(format!("{}: is not UTF-8", model.display())))?;
-    let key = format!("deployments.{DEFAULT_DEPLOYMENT}.model");
+    let key = format!("deployments.{deployment}.model");
     Ok(Override::flag(origin, &key, toml::Value::from(path)))
 }
 

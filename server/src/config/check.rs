@@ -75,6 +75,9 @@ impl Config {
         for (key, _) in positive.into_iter().filter(|(_, zero)| *zero) {
             problems.add(format!("limits.{key}"), "must be 1 or more");
         }
+        if limits.max_compared < 2 {
+            problems.add("limits.max_compared", "must be 2 or more");
+        }
         if limits.max_edit_side < 8 {
             problems.add("limits.max_edit_side", "must be 8 or more");
         }
@@ -95,6 +98,9 @@ impl Config {
                     limits.max_message_bytes
                 ),
             );
+        }
+        if limits.max_compare_bytes / 1024 > tokio::sync::Semaphore::MAX_PERMITS {
+            problems.add("limits.max_compare_bytes", "is too large");
         }
         if limits.max_concurrent > tokio::sync::Semaphore::MAX_PERMITS {
             problems.add("limits.max_concurrent", "is too large");

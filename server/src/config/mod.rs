@@ -37,6 +37,8 @@ pub struct Config {
     pub log: Log,
     /// How the server stops.
     pub drain: Drain,
+    /// What engines need, whatever they compute.
+    pub engines: EnginesConfig,
     /// The deployments by name.
     pub deployments: BTreeMap<String, DeploymentConfig>,
 }
@@ -65,6 +67,10 @@ pub struct Limits {
     pub max_queue_bytes: usize,
     /// Edits being received or waited for, over all deployments and connections.
     pub max_concurrent: usize,
+    /// Deployments in a comparison.
+    pub max_compared: usize,
+    /// Bytes of latents and pictures that all comparisons together may hold on to.
+    pub max_compare_bytes: usize,
 }
 
 /// What is kept for requests to come.
@@ -76,6 +82,23 @@ pub struct CacheConfig {
     /// Bytes of a language model's keys and values of prompts' beginnings, per deployment, on its device; 0 keeps
     /// nothing.
     pub max_prefix_bytes: usize,
+}
+
+/// What engines need, whatever they compute.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EnginesConfig {
+    /// ONNX Runtime.
+    pub onnx: OnnxConfig,
+}
+
+/// What the engine `onnx` needs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OnnxConfig {
+    /// The library of ONNX Runtime. Without it, the one that `ORT_DYLIB_PATH` names, that lies beside the program, or
+    /// that was fetched into the repository.
+    pub library: Option<PathBuf>,
 }
 
 /// How the server logs.
@@ -208,6 +231,7 @@ impl Default for Config {
             cache: CacheConfig::default(),
             log: Log::default(),
             drain: Drain::default(),
+            engines: EnginesConfig::default(),
             deployments: BTreeMap::new(),
         }
     }
@@ -226,6 +250,8 @@ impl Default for Limits {
             max_queue: 32,
             max_queue_bytes: 256 << 20,
             max_concurrent: 128,
+            max_compared: 8,
+            max_compare_bytes: 256 << 20,
         }
     }
 }

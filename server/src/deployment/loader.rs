@@ -84,13 +84,12 @@ impl Loader for EngineLoader {
     }
 }
 
+/// What may compute a stage, and the engine for that.
+type Way = (Candidate, Arc<dyn Backend>);
+
 impl EngineLoader {
-    /// What may compute a stage, in order of preference, and the engines for that.
-    fn ways(
-        &self,
-        config: &DeploymentConfig,
-        kind: StageKind,
-    ) -> Result<Vec<(Candidate, Arc<dyn Backend>)>, NotLoaded> {
+    /// The ways to compute a stage, in order of preference.
+    fn ways(&self, config: &DeploymentConfig, kind: StageKind) -> Result<Vec<Way>, NotLoaded> {
         let candidates = config.candidates(kind).into_iter();
         let ways =
             candidates.map(|candidate| self.engines.get(&candidate.engine).map(|engine| (candidate, engine)));
@@ -103,7 +102,7 @@ impl EngineLoader {
 fn place(
     network: &NetworkConfig,
     weights: &WeightFile,
-    ways: &[(Candidate, Arc<dyn Backend>)],
+    ways: &[Way],
 ) -> Result<(Arc<dyn Stage>, PlacedStage, StageOptions), LoadError> {
     let kind = network.kind();
     let mut unavailable = Vec::new();

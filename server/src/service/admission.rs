@@ -16,7 +16,11 @@ use crate::failure::Failure;
 use crate::status::status;
 
 /// Paths of the calls that are bounded.
-const EDITS: [&str; 2] = ["/smartedit.v1.SmartEditService/Edit", "/smartedit.v1.SmartEditService/EditStream"];
+const EDITS: [&str; 3] = [
+    "/smartedit.v1.SmartEditService/Edit",
+    "/smartedit.v1.SmartEditService/EditStream",
+    "/smartedit.v1.SmartEditService/Compare",
+];
 
 /// Refuses edits beyond a number at the same time, over all connections, and gives those whose message is too large
 /// the code that gRPC has for it. Other calls pass.

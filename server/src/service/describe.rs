@@ -96,6 +96,7 @@ fn limits(limits: &Limits) -> v1::EditLimits {
         max_steps: limits.max_steps,
         max_instruction_chars: count(limits.max_instruction_chars),
         max_queue: count(limits.max_queue),
+        max_compared: count(limits.max_compared),
     }
 }
 

@@ -10,9 +10,10 @@ use tonic::{Response, Status};
 
 use super::validate::Checked;
 use super::{Arrival, Service, messages, validate};
+use crate::deployment::Deployment;
 use crate::failure::Failure;
 use crate::status::status;
-use crate::work::{Event, Events, Full, Guard, Job, Progress, Stop, channel};
+use crate::work::{Event, Events, Full, Guard, Job, Progress, Registration, Stop, channel};
 
 /// The stream of events of an edit.
 pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamResponse, Status>> + Send>>;
@@ -31,10 +32,16 @@ pub(super) struct Order {
 /// What a caller holds while its edit is waited for: events, and the guard that stops the edit when the caller
 /// goes away.
 pub(super) struct Ticket {
-    about: About,
-    arrival: Arrival,
-    events: Events,
-    guard: Guard,
+    pub(super) about: About,
+    pub(super) arrival: Arrival,
+    pub(super) events: Events,
+    pub(super) guard: Guard,
+}
+
+/// An order that its deployment can be given.
+pub(super) struct Prepared {
+    pub(super) deployment: Arc<Deployment>,
+    pub(super) checked: Checked,
 }
 
 /// What is known of an edit before it is begun.
@@ -69,23 +76,47 @@ impl Service {
         if !self.is_accepting() {
             return Err(Failure::ShuttingDown);
         }
-        let deployment = self.deployments().get(&order.deployment)?;
-        span.record("deployment", deployment.name());
-        let editor = deployment.editor()?;
-        let Checked { task, seed, keep } = validate::check(order, &self.0.config.limits, editor.config())?;
+        let prepared = self.prepare(order)?;
+        span.record("deployment", prepared.deployment.name());
         if self.0.config.log.instructions {
-            tracing::info!(instruction = task.instruction, "edit accepted");
+            tracing::info!(instruction = prepared.checked.task.instruction, "edit accepted");
         }
+        let stop = Stop::new(arrival.deadline.filter(|_| !prepared.checked.keep));
+        let registration = self.admit(request_id, stop.clone())?;
+        self.push(prepared, arrival, request_id, span, (stop, registration))
+    }
 
+    /// Finds an order's deployment and checks the order against its model.
+    pub(super) fn prepare(&self, order: Order) -> Result<Prepared, Failure> {
+        let deployment = self.deployments().get(&order.deployment)?;
+        let editor = deployment.editor()?;
+        let checked = validate::check(order, &self.0.config.limits, editor.config())?;
+        Ok(Prepared { deployment, checked })
+    }
+
+    /// Registers a request unless the server shuts down.
+    pub(super) fn admit(&self, request_id: &str, stop: Stop) -> Result<Registration, Failure> {
+        let registration = self.requests().register(request_id, stop);
+        // Whoever shuts the server down first refuses edits, then looks at the registry.
+        match self.is_accepting() {
+            true => Ok(registration),
+            false => Err(Failure::ShuttingDown),
+        }
+    }
+
+    /// Puts an order that has been checked into its deployment's queue.
+    pub(super) fn push(
+        &self,
+        prepared: Prepared,
+        arrival: Arrival,
+        request_id: &str,
+        span: tracing::Span,
+        (stop, registration): (Stop, Registration),
+    ) -> Result<Ticket, Failure> {
+        let Prepared { deployment, checked: Checked { task, seed, keep, .. } } = prepared;
         let (reporter, events) = channel();
-        let stop = Stop::new(arrival.deadline.filter(|_| !keep));
         let queue = deployment.queue();
         let guard = Guard::new(Arc::clone(queue), stop.clone(), keep);
-        let registration = self.requests().register(request_id, stop.clone());
-        // Whoever shuts the server down first refuses edits, then looks at the registry.
-        if !self.is_accepting() {
-            return Err(Failure::ShuttingDown);
-        }
         reporter.report(Progress::Accepted);
         let id = request_id.to_owned();
         let job = Job { id, task, arrival: arrival.at, stop, reporter, span, registration };
@@ -123,12 +154,7 @@ impl Ticket {
         let stream = async_stream::stream! {
             let _guard = guard;
             loop {
-                let event = tokio::select! {
-                    biased;
-                    event = events.next() => event,
-                    () = arrival.passed() => Some(Event::Finished(Err(Failure::DeadlineExceeded))),
-                };
-                match event {
+                match next(&mut events, arrival).await {
                     Some(Event::Progress(progress)) => yield Ok(messages::progress(&about, progress)),
                     Some(Event::Finished(Ok(finished))) => {
                         yield Ok(messages::finished(&about, *finished));
@@ -146,13 +172,22 @@ impl Ticket {
     }
 }
 
+/// The next event, which is the end of the edit once the deadline has passed; `None` after the last.
+pub(super) async fn next(events: &mut Events, arrival: Arrival) -> Option<Event> {
+    tokio::select! {
+        biased;
+        event = events.next() => event,
+        () = arrival.passed() => Some(Event::Finished(Err(Failure::DeadlineExceeded))),
+    }
+}
+
 impl About {
-    fn status(&self, failure: &Failure) -> Status {
+    pub(super) fn status(&self, failure: &Failure) -> Status {
         status(failure, Some(&self.request_id))
     }
 
     /// A response that names the request.
-    fn label<T>(&self, message: T) -> Response<T> {
+    pub(super) fn label<T>(&self, message: T) -> Response<T> {
         let mut response = Response::new(message);
         if let Ok(id) = self.request_id.parse() {
             response.metadata_mut().insert(REQUEST_ID, id);

@@ -43,6 +43,22 @@ pub(super) fn progress(about: &About, progress: Progress) -> v1::EditStreamRespo
     })
 }
 
+/// The message for something that happens on the way of one edit of a comparison; its acceptance is nothing new.
+pub(super) fn compare_progress(about: &About, what: Progress) -> Option<v1::CompareResponse> {
+    use v1::compare_progress_event::Event as Compared;
+    let event = match progress(about, what).event? {
+        Event::Queued(event) => Compared::Queued(event),
+        Event::StageStarted(event) => Compared::StageStarted(event),
+        Event::StageFinished(event) => Compared::StageFinished(event),
+        Event::Step(event) => Compared::Step(event),
+        Event::Reply(event) => Compared::Reply(event),
+        Event::Accepted(_) | Event::Result(_) => return None,
+    };
+    let deployment = about.deployment.clone();
+    let progress = v1::CompareProgressEvent { deployment, event: Some(event) };
+    Some(v1::CompareResponse { event: Some(v1::compare_response::Event::Progress(progress)) })
+}
+
 /// The last message of a stream.
 pub(super) fn finished(about: &About, finished: Finished) -> v1::EditStreamResponse {
     event(Event::Result(result(about, finished)))

@@ -1,6 +1,7 @@
 //! `smartedit.v1.SmartEditService`.
 
 mod admission;
+mod compare;
 mod deadline;
 mod describe;
 mod edit;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use smartedit_proto::v1;
 use smartedit_proto::v1::smart_edit_service_server::SmartEditService;
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
 use crate::config::Config;
@@ -31,16 +33,20 @@ struct Shared {
     deployments: Deployments,
     requests: Requests,
     accepting: AtomicBool,
+    /// Kibibytes that comparisons may still hold on to.
+    compare_kib: Arc<Semaphore>,
 }
 
 impl Service {
     /// A service of these deployments.
     pub fn new(config: Config, deployments: Deployments) -> Self {
+        let compare_kib = Arc::new(Semaphore::new(config.limits.max_compare_bytes / 1024));
         Self(Arc::new(Shared {
             config,
             deployments,
             requests: Requests::default(),
             accepting: AtomicBool::new(true),
+            compare_kib,
         }))
     }
 
@@ -67,6 +73,7 @@ impl Service {
 #[tonic::async_trait]
 impl SmartEditService for Service {
     type EditStreamStream = edit::EventStream;
+    type CompareStream = compare::EventStream;
 
     async fn edit(&self, request: Request<v1::EditRequest>) -> Result<Response<v1::EditResponse>, Status> {
         let arrival = Arrival::of(&request);
@@ -83,6 +90,14 @@ impl SmartEditService for Service {
         let v1::EditStreamRequest { image, instruction, deployment, options } = request.into_inner();
         let order = edit::Order { image, instruction, deployment, options: options.unwrap_or_default() };
         Ok(self.submit(order, arrival)?.stream())
+    }
+
+    async fn compare(
+        &self,
+        request: Request<v1::CompareRequest>,
+    ) -> Result<Response<Self::CompareStream>, Status> {
+        let arrival = Arrival::of(&request);
+        self.begin_comparison(request.into_inner(), arrival)
     }
 
     async fn list_deployments(

@@ -22,6 +22,10 @@ pub(super) struct Checked {
     pub(super) seed: u64,
     /// Whether the work goes on when the caller goes away.
     pub(super) keep: bool,
+    /// Denoising steps.
+    pub(super) steps: usize,
+    /// Width and height of the edited picture.
+    pub(super) size: (u32, u32),
 }
 
 /// Checks a request against the limits and the model, and chooses its seed.
@@ -82,8 +86,10 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
         step_noise,
         no_cache: options.no_cache,
     };
-    let task = Task { image, reading, instruction, options: edit, preview_interval: interval, output };
-    Ok(Checked { task, seed, keep: options.keep_on_disconnect })
+    let task =
+        Task { image, reading, instruction, options: edit, preview_interval: interval, output, record: None };
+    let size = resize.size.unwrap_or_default();
+    Ok(Checked { task, seed, keep: options.keep_on_disconnect, steps, size })
 }
 
 struct Check<'a> {

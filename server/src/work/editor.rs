@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use image::RgbImage;
+use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{Edit, EditError, EditRequest, Progress};
 
@@ -25,6 +26,9 @@ pub trait Editing {
     /// Does the next unit of work.
     fn advance(&mut self) -> Result<Progress, EditError>;
 
+    /// The latents after the denoising steps done so far, `[1, c, h, w]`; `None` outside the denoising loop.
+    fn latents(&self) -> Option<&Array4<f32>>;
+
     /// Decodes the picture as it is predicted so far; `None` outside the denoising loop.
     fn preview(&mut self) -> Result<Option<RgbImage>, EditError>;
 }
@@ -32,6 +36,10 @@ pub trait Editing {
 impl Editing for Edit {
     fn advance(&mut self) -> Result<Progress, EditError> {
         Edit::advance(self)
+    }
+
+    fn latents(&self) -> Option<&Array4<f32>> {
+        Edit::latents(self)
     }
 
     fn preview(&mut self) -> Result<Option<RgbImage>, EditError> {

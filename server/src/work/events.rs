@@ -13,7 +13,7 @@ use smartedit_core::picture::Format;
 use smartedit_core::stage::StageKind;
 use tokio::sync::Notify;
 
-use super::Timings;
+use super::{Recorded, Timings};
 use crate::failure::Failure;
 
 /// What a caller reads.
@@ -89,6 +89,8 @@ pub struct Finished {
     pub reply: Option<String>,
     /// How long it took.
     pub timings: Timings,
+    /// What was kept of it, where that was asked for.
+    pub recorded: Option<Recorded>,
 }
 
 #[derive(Default)]

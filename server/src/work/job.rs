@@ -6,7 +6,7 @@ use smartedit_core::pipeline::EditOptions;
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::{Registration, Reporter, Stop};
+use super::{Record, Registration, Reporter, Stop};
 
 /// A request on its way through the queue and a worker.
 pub struct Job {
@@ -41,6 +41,8 @@ pub struct Task {
     pub preview_interval: usize,
     /// How to encode the result.
     pub output: Output,
+    /// What to keep of the edit besides its result.
+    pub record: Option<Record>,
 }
 
 /// How to encode a result.

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::clock::StageClock;
+use super::record::Recorder;
 use super::{Editing, Editor, Finished, Job, Output, Preview, Progress, Timings};
 use crate::failure::Failure;
 
@@ -28,8 +29,11 @@ pub(super) fn perform(editor: &Arc<dyn Editor>, job: &Job, queued: Duration) -> 
     let request =
         EditRequest { image, instruction: job.task.instruction.clone(), options: job.task.options.clone() };
     let edit = Arc::clone(editor).edit(request)?;
-    let mut run = Run { job, edit, clock: StageClock::default(), editor: editor.as_ref(), span: None };
+    let recorder = job.task.record.as_ref().map(Recorder::new);
+    let mut run =
+        Run { job, edit, recorder, clock: StageClock::default(), editor: editor.as_ref(), span: None };
     let output = run.finish()?;
+    let recorder = run.recorder.take();
     let started = Instant::now();
     let image = encoded(&output.image, job.task.output)?;
     let timings = Timings {
@@ -46,6 +50,7 @@ pub(super) fn perform(editor: &Arc<dyn Editor>, job: &Job, queued: Duration) -> 
         height: output.image.height(),
         reply: output.reply,
         timings,
+        recorded: recorder.map(|recorder| recorder.finish(output.image)),
     })
 }
 
@@ -60,6 +65,7 @@ fn go_on(job: &Job) -> Result<(), Failure> {
 struct Run<'a> {
     job: &'a Job,
     edit: Box<dyn Editing>,
+    recorder: Option<Recorder>,
     clock: StageClock,
     editor: &'a dyn Editor,
     span: Option<(StageKind, Span)>,
@@ -72,11 +78,21 @@ impl Run<'_> {
                 Some((_, span)) => span.in_scope(|| self.edit.advance()),
                 None => self.edit.advance(),
             };
-            match progress? {
+            let progress = progress?;
+            self.record(&progress);
+            match progress {
                 Core::Finished(output) => return Ok(output),
                 progress => self.report(progress)?,
             }
             go_on(self.job)?;
+        }
+    }
+
+    fn record(&mut self, progress: &Core) {
+        let Some(recorder) = &mut self.recorder else { return };
+        recorder.unit();
+        if let (Core::Step { .. }, Some(latents)) = (progress, self.edit.latents()) {
+            recorder.step(latents);
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use image::RgbImage;
+use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::picture::{DecodeOptions, Format, encode};
 use smartedit_core::pipeline::{EditError, EditOptions, EditOutput, EditRequest, Progress};
@@ -50,6 +51,7 @@ fn order_of(image: Bytes) -> Order {
         options: EditOptions::default(),
         preview_interval: 0,
         output: Output { format: Format::Png, quality: None },
+        record: None,
     };
     let job = Job {
         id: "test".to_owned(),
@@ -96,6 +98,7 @@ pub(crate) fn steps(total: usize) -> Vec<Act> {
 /// A model whose edits follow scripts, one script per edit, the last one again and again.
 pub(crate) struct Scripted {
     config: ModelConfig,
+    latents: Array4<f32>,
     scripts: Mutex<Vec<Vec<Act>>>,
     gate: Option<Gate>,
 }
@@ -152,7 +155,7 @@ impl Leash {
 impl Scripted {
     /// A model with these scripts.
     pub(crate) fn of(scripts: Vec<Vec<Act>>) -> Arc<dyn Editor> {
-        Arc::new(Self { config: config(), scripts: Mutex::new(scripts), gate: None })
+        Arc::new(Self { config: config(), latents: latents(), scripts: Mutex::new(scripts), gate: None })
     }
 
     /// The same, one unit of work at a time.
@@ -160,12 +163,18 @@ impl Scripted {
         let (reached, observe) = mpsc::channel(64);
         let (go, wait) = sync_channel(64);
         let gate = Gate { reached, go: Mutex::new(wait) };
-        let editor = Self { config: config(), scripts: Mutex::new(scripts), gate: Some(gate) };
+        let editor =
+            Self { config: config(), latents: latents(), scripts: Mutex::new(scripts), gate: Some(gate) };
         (
             Arc::new(editor),
             Leash { reached: tokio::sync::Mutex::new(observe), go, units: AtomicUsize::new(0) },
         )
     }
+}
+
+/// The latents of every scripted edit, after each step.
+fn latents() -> Array4<f32> {
+    Array4::from_elem((1, 4, 1, 2), 0.5)
 }
 
 /// The configuration of a model without stages.
@@ -221,6 +230,10 @@ impl Editing for Play {
             Act::Report(progress) => Ok(progress),
             Act::Panic => panic!("as the script says"),
         }
+    }
+
+    fn latents(&self) -> Option<&Array4<f32>> {
+        Some(&self.editor.latents)
     }
 
     fn preview(&mut self) -> Result<Option<RgbImage>, EditError> {

@@ -4,9 +4,11 @@
 //! torch 2.1.0, transformers 4.28.1, diffusers 0.20.2, peft 0.4.0) on tiny random weights.
 
 mod agreement;
+mod drafts;
 mod golden_edits;
 mod golden_networks;
 mod golden_stages;
 mod programs;
 mod replay;
+mod reuse;
 mod variants;

@@ -2,7 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "what helpers unwrap is part of the tests that call them")]
 
+mod caching;
 mod cancellation;
+mod compare;
 mod events;
 mod golden_over_grpc;
 mod program;

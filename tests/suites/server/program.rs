@@ -1,5 +1,6 @@
 //! The `smartedit` program: results, exit codes and messages.
 
+mod compare;
 mod convert;
 mod edit;
 mod placement;
@@ -7,6 +8,9 @@ mod serve;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use smartedit_core::stage::{StageKind, StageOptions};
+use smartedit_server::engines::Engines;
 
 /// Where the program is: `SMARTEDIT_BIN`, or beside this test's own directory, where `cargo build` puts it.
 fn binary() -> PathBuf {
@@ -66,6 +70,12 @@ impl Ended {
     }
 }
 
+/// Whether this build has an engine, and the engine what it needs.
+fn can_run(engine: &str) -> bool {
+    let engine = Engines::built_in().get(engine).unwrap();
+    engine.check(StageKind::Denoiser, &StageOptions::default()).is_ok()
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
@@ -97,7 +107,7 @@ fn help_and_version_are_no_failure() {
     assert!(version.out.starts_with("smartedit "), "{}", version.out);
     let help = run(["--help"]);
     help.succeeded();
-    for command in ["serve", "edit", "convert", "inspect", "deployments"] {
+    for command in ["serve", "edit", "compare", "convert", "inspect", "deployments"] {
         assert!(help.out.contains(command), "{}", help.out);
     }
 }

@@ -38,17 +38,19 @@ impl Running {
     }
 
     pub(crate) async fn start_with(config: Config) -> Self {
-        Self::serve(Server::bind(config).await.unwrap()).await
+        let deployments: Vec<_> = config.deployments.keys().cloned().collect();
+        Self::serve(Server::bind(config).await.unwrap(), deployments).await
     }
 
     /// A server whose models come from this loader.
     pub(crate) async fn start_on(loader: Arc<dyn Loader>) -> Self {
-        Self::serve(Server::bind_with(config(), loader).await.unwrap()).await
+        let deployments = [SMARTEDIT, INSTRUCT_PIX2PIX].map(str::to_owned);
+        Self::serve(Server::bind_with(config(), loader).await.unwrap(), deployments).await
     }
 
-    async fn serve(server: Server) -> Self {
-        for deployment in [SMARTEDIT, INSTRUCT_PIX2PIX] {
-            server.ready(deployment).await.unwrap();
+    async fn serve(server: Server, deployments: impl IntoIterator<Item = String>) -> Self {
+        for deployment in deployments {
+            server.ready(&deployment).await.unwrap();
         }
         let address = server.local_addr().to_string();
         let serving = tokio::spawn(async move {

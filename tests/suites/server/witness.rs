@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use image::RgbImage;
+use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, Progress};
 use smartedit_server::config::{CacheConfig, DeploymentConfig};
@@ -105,6 +106,10 @@ impl Editing for Watched<Box<dyn Editing>> {
         let progress = self.model.advance()?;
         self.witness.saw(&progress);
         Ok(progress)
+    }
+
+    fn latents(&self) -> Option<&Array4<f32>> {
+        self.model.latents()
     }
 
     fn preview(&mut self) -> Result<Option<RgbImage>, EditError> {

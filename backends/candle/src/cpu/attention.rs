@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::functions::softmax;
+use super::functions::exponentiate;
 use super::matrix::{Destination, Matrix, Threads, multiply};
+use super::scratch::with_scratch;
 
 /// Queries whose scores are held at a time.
 const QUERIES: usize = 64;
@@ -36,21 +37,25 @@ pub(crate) fn attention(
         let q = &q[head * queries * head_dim..][..queries * head_dim];
         let k = Matrix::new(&k[head * keys * head_dim..], keys, head_dim);
         let v = Matrix::new(&v[head * keys * head_dim..], keys, head_dim);
-        let mut scores = vec![0.0; QUERIES.min(queries) * keys];
-        for (block, out) in out.chunks_mut(QUERIES * head_dim).enumerate() {
+        out.par_chunks_mut(QUERIES * head_dim).enumerate().for_each(|(block, out)| {
             let first = block * QUERIES;
             let rows = out.len() / head_dim;
-            let scores = &mut scores[..rows * keys];
-            let q = Matrix::new(&q[first * head_dim..], rows, head_dim);
-            let mut destination = Destination { data: scores, row_stride: keys };
-            multiply(&mut destination, q, k.transposed(), false, Threads::One);
-            for (row, scores) in scores.chunks_exact_mut(keys).enumerate() {
-                let mask = mask.map(|mask| &mask[(first + row) * keys..][..keys]);
-                softmax(scores, scale, mask);
-            }
-            let mut destination = Destination { data: out, row_stride: head_dim };
-            multiply(&mut destination, Matrix::new(scores, rows, keys), v, false, Threads::One);
-        }
+            with_scratch(rows * keys, |scores| {
+                let q = Matrix::new(&q[first * head_dim..], rows, head_dim);
+                let mut destination = Destination { data: scores, row_stride: keys };
+                multiply(&mut destination, q, k.transposed(), false, Threads::One);
+                let mut sums = [0.0; QUERIES];
+                for (row, (scores, sum)) in scores.chunks_exact_mut(keys.max(1)).zip(&mut sums).enumerate() {
+                    let mask = mask.map(|mask| &mask[(first + row) * keys..][..keys]);
+                    *sum = exponentiate(scores, scale, mask);
+                }
+                let mut destination = Destination { data: &mut *out, row_stride: head_dim };
+                multiply(&mut destination, Matrix::new(scores, rows, keys), v, false, Threads::One);
+                for (out, sum) in out.chunks_exact_mut(head_dim).zip(sums) {
+                    out.iter_mut().for_each(|value| *value /= sum);
+                }
+            });
+        });
     });
     out
 }

@@ -171,20 +171,21 @@ impl Target {
     #[allow(unsafe_code)]
     fn write(&self, sums: &[[f32; ROWS]; COLUMNS], row: usize, column: usize) {
         let (height, width) = (ROWS.min(self.rows - row), COLUMNS.min(self.count - column));
-        let converted: [[bf16; ROWS]; COLUMNS] = sums.map(|sums| sums.map(bf16::from_f32));
         match self.order {
             Order::Columns => {
-                for (x, values) in converted.iter().enumerate().take(width) {
+                for (x, sums) in sums.iter().enumerate().take(width) {
                     let start = (column + x) * self.rows + row;
+                    let values = sums.map(bf16::from_f32);
                     // SAFETY: `row + height ≤ rows` and `column + x < count`, so the elements lie inside the
                     // `rows · count` behind the pointer, which outlive the tasks; no other task writes these rows.
                     unsafe { self.out.add(start).copy_from_nonoverlapping(values.as_ptr(), height) };
                 }
             }
             Order::Rows => {
-                for y in 0..height {
+                let rows: [[bf16; COLUMNS]; ROWS] =
+                    std::array::from_fn(|y| std::array::from_fn(|x| bf16::from_f32(sums[x][y])));
+                for (y, values) in rows.iter().enumerate().take(height) {
                     let start = (row + y) * self.count + column;
-                    let values: [bf16; COLUMNS] = std::array::from_fn(|x| converted[x][y]);
                     // SAFETY: as above, with `column + width ≤ count` and `row + y < rows`.
                     unsafe { self.out.add(start).copy_from_nonoverlapping(values.as_ptr(), width) };
                 }

@@ -78,8 +78,8 @@ pub(crate) fn conv2d(
     if shape.is_pointwise() {
         let cells = output_size.0 * output_size.1;
         let mut out = vec![0.0; shape.batch * shape.outputs * cells];
-        let pictures = x.chunks_exact(shape.channels * cells);
-        for (picture, out) in pictures.zip(out.chunks_exact_mut(shape.outputs * cells)) {
+        let pictures = x.chunks_exact((shape.channels * cells).max(1));
+        for (picture, out) in pictures.zip(out.chunks_exact_mut((shape.outputs * cells).max(1))) {
             add_product(picture, cells, out);
         }
         return out;

@@ -6,6 +6,9 @@ use rayon::prelude::*;
 /// Elements that one task computes.
 const CHUNK: usize = 1 << 14;
 
+/// Partial results of a reduction: several vectors, so that one need not wait for the other.
+const LANES: usize = 64;
+
 /// A function of single elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
@@ -21,54 +24,124 @@ pub(crate) enum Function {
 
 /// Applies a function to every element.
 pub(crate) fn apply(function: Function, x: &[f32]) -> Vec<f32> {
-    let mut out = x.to_vec();
-    out.par_chunks_mut(CHUNK).for_each(|chunk| match function {
-        Function::Sigmoid => each(chunk, sigmoid),
-        Function::Silu => each(chunk, |x| x * sigmoid(x)),
-        Function::Gelu => each(chunk, |x| 0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))),
-        Function::QuickGelu => each(chunk, |x| x * sigmoid(1.702 * x)),
+    match function {
+        Function::Sigmoid => map(x, sigmoid),
+        Function::Silu => map(x, |x| x * sigmoid(x)),
+        Function::Gelu => map(x, gelu),
+        Function::QuickGelu => map(x, |x| x * sigmoid(1.702 * x)),
+    }
+}
+
+/// Of each row of two halves, the first times `x · Φ(x)` of the second.
+pub(crate) fn geglu(x: &[f32], size: usize) -> Vec<f32> {
+    let mut out = vec![0.0; x.len() / 2];
+    if size > 0 {
+        out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(2 * size)).for_each(|(out, x)| {
+            let (values, gates) = x.split_at(size);
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for ((out, value), &gate) in out.iter_mut().zip(values).zip(gates) {
+                        *out = value * gelu(gate);
+                    }
+                },
+            );
+        });
+    }
+    out
+}
+
+/// What joins two operands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Binary {
+    Add,
+    Mul,
+}
+
+/// Joins `a` with `b`, of which every element meets `repeat` successive elements of `a`.
+pub(crate) fn join(binary: Binary, a: &[f32], b: &[f32], repeat: usize) -> Vec<f32> {
+    match binary {
+        Binary::Add => zip(a, b, repeat, |a, b| a + b),
+        Binary::Mul => zip(a, b, repeat, |a, b| a * b),
+    }
+}
+
+fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+        Arch::new().dispatch(
+            #[inline(always)]
+            || out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*x)),
+        );
     });
     out
 }
 
-fn each(values: &mut [f32], f: impl Fn(f32) -> f32) {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || values.iter_mut().for_each(|value| *value = f(*value)),
-    );
+fn zip(a: &[f32], b: &[f32], repeat: usize, f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    let mut out = vec![0.0; a.len()];
+    if repeat == 1 {
+        let operands = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
+        out.par_chunks_mut(CHUNK).zip(operands).for_each(|(out, (a, b))| {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
+                        *out = f(a, b);
+                    }
+                },
+            );
+        });
+        return out;
+    }
+    let rows =
+        out.par_chunks_mut(repeat).zip(a.par_chunks(repeat)).zip(b).with_min_len(CHUNK.div_ceil(repeat));
+    rows.for_each(|((out, a), &b)| out.iter_mut().zip(a).for_each(|(out, &a)| *out = f(a, b)));
+    out
 }
 
-/// Turns scores into weights that sum to 1, after scaling and masking.
-pub(super) fn softmax(scores: &mut [f32], scale: f32, mask: Option<&[f32]>) {
+/// Turns scores, after scaling and masking, into exponentials of their distance to the largest; returns their sum.
+pub(super) fn exponentiate(scores: &mut [f32], scale: f32, mask: Option<&[f32]>) -> f32 {
     Arch::new().dispatch(
         #[inline(always)]
         || {
-            match mask {
-                Some(mask) => {
-                    scores.iter_mut().zip(mask).for_each(|(score, mask)| *score = *score * scale + mask);
-                }
-                None => scores.iter_mut().for_each(|score| *score *= scale),
+            if let Some(mask) = mask {
+                scores.iter_mut().zip(mask).for_each(|(score, mask)| *score = *score * scale + mask);
             }
-            let max = reduce(scores, f32::NEG_INFINITY, |max, score| if score > max { score } else { max });
-            scores.iter_mut().for_each(|score| *score = exp(*score - max));
-            let factor = 1.0 / reduce(scores, 0.0, |sum, score| sum + score);
-            scores.iter_mut().for_each(|score| *score *= factor);
+            let scale = if mask.is_some() { 1.0 } else { scale };
+            let max = largest(scores, scale);
+            let mut sums = [0.0; LANES];
+            let (chunks, rest) = scores.as_chunks_mut::<LANES>();
+            for chunk in chunks {
+                for (sum, score) in sums.iter_mut().zip(chunk) {
+                    *score = exp(*score * scale - max);
+                    *sum += *score;
+                }
+            }
+            rest.iter_mut().fold(sums.iter().sum(), |sum, score| {
+                *score = exp(*score * scale - max);
+                sum + *score
+            })
         },
-    );
+    )
 }
 
-/// Sixteen partial results, so that the compiler vectorises the reduction.
+/// The largest of the scaled scores.
 #[inline(always)]
-pub(super) fn reduce(values: &[f32], start: f32, f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut partial = [start; 16];
-    let (chunks, rest) = values.as_chunks::<16>();
+fn largest(scores: &[f32], scale: f32) -> f32 {
+    let larger = |max: f32, score: f32| if score > max { score } else { max };
+    let mut partial = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = scores.as_chunks::<LANES>();
     for chunk in chunks {
-        for (partial, &value) in partial.iter_mut().zip(chunk) {
-            *partial = f(*partial, value);
+        for (max, &score) in partial.iter_mut().zip(chunk) {
+            *max = larger(*max, score * scale);
         }
     }
-    let joined = partial.into_iter().fold(start, &f);
-    rest.iter().fold(joined, |joined, &value| f(joined, value))
+    rest.iter().map(|score| score * scale).chain(partial).fold(f32::NEG_INFINITY, larger)
+}
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
 }
 
 #[inline(always)]
@@ -131,19 +204,31 @@ mod tests {
     }
 
     #[test]
-    fn weights_sum_to_one_and_masked_scores_get_none() {
-        let mut scores: Vec<f32> = (0..37).map(|i| (i * 7 % 11) as f32).collect();
-        let mask: Vec<f32> = (0..37).map(|i| if i < 30 { 0.0 } else { f32::NEG_INFINITY }).collect();
-        softmax(&mut scores, 0.5, Some(&mask));
-        assert!((scores.iter().sum::<f32>() - 1.0).abs() < 1e-6);
-        assert!(scores[30..].iter().all(|&weight| weight < 1e-30));
+    fn exponentials_sum_to_what_is_returned_and_masked_scores_have_none() {
+        let mut scores: Vec<f32> = (0..137).map(|i| (i * 7 % 11) as f32).collect();
+        let mask: Vec<f32> = (0..137).map(|i| if i < 130 { 0.0 } else { f32::NEG_INFINITY }).collect();
+        let sum = exponentiate(&mut scores, 0.5, Some(&mask));
+        assert!((scores.iter().sum::<f32>() / sum - 1.0).abs() < 1e-6);
+        assert!(scores[130..].iter().all(|&weight| weight < 1e-30));
+    }
+
+    #[test]
+    fn scores_are_scaled_before_they_are_compared() {
+        for scale in [0.5f32, -2.0] {
+            let scores: Vec<f32> = (0..75).map(|i| (i * 7 % 11) as f32).collect();
+            let max = scores.iter().map(|score| score * scale).fold(f32::NEG_INFINITY, f32::max);
+            let mut found = scores.clone();
+            exponentiate(&mut found, scale, None);
+            for (found, score) in found.iter().zip(scores) {
+                assert!((found - (score * scale - max).exp()).abs() < 1e-6);
+            }
+        }
     }
 
     #[test]
     fn a_score_that_is_no_number_shows() {
-        let mut scores = vec![0.0; 20];
+        let mut scores = vec![0.0; 100];
         scores[7] = f32::NAN;
-        softmax(&mut scores, 1.0, None);
-        assert!(scores.iter().all(|weight| weight.is_nan()));
+        assert!(exponentiate(&mut scores, 1.0, None).is_nan());
     }
 }

@@ -5,11 +5,12 @@ use rayon::prelude::*;
 
 /// Normalises each row of `x`, then scales and shifts.
 pub(crate) fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32) -> Vec<f32> {
-    let mut out = x.to_vec();
-    out.par_chunks_mut(weight.len()).for_each(|row| {
+    let mut out = vec![0.0; x.len()];
+    let rows = x.par_chunks(weight.len().max(1));
+    out.par_chunks_mut(weight.len().max(1)).zip(rows).for_each(|(out, row)| {
         let (mean, factor) = moments(row, eps);
-        for ((value, weight), bias) in row.iter_mut().zip(weight).zip(bias) {
-            *value = (*value - mean) * factor * weight + bias;
+        for (((out, value), weight), bias) in out.iter_mut().zip(row).zip(weight).zip(bias) {
+            *out = (value - mean) * factor * weight + bias;
         }
     });
     out
@@ -38,15 +39,20 @@ pub(crate) fn group_norm(
     cells: usize,
 ) -> Vec<f32> {
     let channels = weight.len() / groups;
-    let mut out = x.to_vec();
-    out.par_chunks_mut(channels * cells).enumerate().for_each(|(index, group)| {
+    let mut out = vec![0.0; x.len()];
+    if out.is_empty() {
+        return out;
+    }
+    let places = x.par_chunks(channels * cells).enumerate();
+    out.par_chunks_mut(channels * cells).zip(places).for_each(|(out, (index, group))| {
         let (mean, factor) = moments(group, eps);
         let first = (index % groups) * channels;
-        for (channel, plane) in group.chunks_exact_mut(cells).enumerate() {
+        let planes = out.chunks_exact_mut(cells).zip(group.chunks_exact(cells));
+        for (channel, (out, plane)) in planes.enumerate() {
             let scale = factor * weight[first + channel];
             let shift = bias[first + channel] - mean * scale;
-            for value in plane {
-                *value = *value * scale + shift;
+            for (out, value) in out.iter_mut().zip(plane) {
+                *out = value * scale + shift;
             }
         }
     });

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::conv::Shape;
@@ -61,7 +62,11 @@ pub(super) fn conv2d(
             let buffer = &mut buffer[..tiles.len().div_ceil(ROWS) * panel];
             buffer.par_chunks_exact_mut(panel).enumerate().for_each(|(index, panel)| {
                 let first = tiles.start + index * ROWS;
-                convolution.transform_tiles(first..tiles.end.min(first + ROWS), panel);
+                let tiles = first..tiles.end.min(first + ROWS);
+                Arch::new().dispatch(
+                    #[inline(always)]
+                    || convolution.transform_tiles(tiles, panel),
+                );
             });
             convolution.multiply(buffer, tiles, &mut out);
         }
@@ -109,6 +114,7 @@ struct Convolution<'a> {
 
 impl Convolution<'_> {
     /// Transforms at most [`ROWS`] tiles into a panel `[ELEMENTS, channels, ROWS]`.
+    #[inline(always)]
     fn transform_tiles(&self, tiles: Range<usize>, panel: &mut [f32]) {
         let Shape { channels, height, width, .. } = *self.shape;
         if tiles.len() < ROWS {
@@ -203,18 +209,26 @@ impl Convolution<'_> {
             let kernels = ELEMENTS * panels * channels * COLUMNS;
             with_scratch(kernels + ELEMENTS * panels * COLUMNS * ROWS, |scratch| {
                 let (kernels, sums) = scratch.split_at_mut(kernels);
-                self.transform_kernels(task.clone(), kernels);
+                Arch::new().dispatch(
+                    #[inline(always)]
+                    || self.transform_kernels(task.clone(), kernels),
+                );
                 let panel = ELEMENTS * channels * ROWS;
                 for (index, transformed) in transformed.chunks_exact(panel).enumerate() {
                     multiply_elements(transformed, kernels, sums, channels);
                     let first = tiles.start + index * ROWS;
-                    self.write_tiles(first..tiles.end.min(first + ROWS), task.clone(), sums, &mut planes);
+                    let tiles = first..tiles.end.min(first + ROWS);
+                    Arch::new().dispatch(
+                        #[inline(always)]
+                        || self.write_tiles(tiles, task.clone(), sums, &mut planes),
+                    );
                 }
             });
         });
     }
 
     /// Transforms the kernels of some outputs into panels `[ELEMENTS, panels, channels, COLUMNS]`.
+    #[inline(always)]
     fn transform_kernels(&self, outputs: Range<usize>, kernels: &mut [f32]) {
         let channels = self.shape.channels;
         let element = outputs.len().div_ceil(COLUMNS) * channels * COLUMNS;
@@ -237,6 +251,7 @@ impl Convolution<'_> {
     }
 
     /// Brings sums `[panels, ELEMENTS, COLUMNS, ROWS]` back into cells, and adds the bias.
+    #[inline(always)]
     fn write_tiles(&self, tiles: Range<usize>, task: Range<usize>, sums: &[f32], planes: &mut [&mut [f32]]) {
         let (height, width) = self.output_size;
         for (index, output) in task.clone().enumerate() {
@@ -316,15 +331,15 @@ fn transform_kernel(kernel: &[[f32; COLUMNS]; KERNEL]) -> [[f32; COLUMNS]; ELEME
 #[inline(always)]
 fn cells_of(sums: &[f32], column: usize, bias: f32) -> [[[f32; ROWS]; 2]; 2] {
     let element = |number: usize| &sums[(number * COLUMNS + column) * ROWS..][..ROWS];
-    let mut rows = [[[0.0; ROWS]; 4]; 2];
-    for index in 0..4 {
-        let [a, b, c, d] = [element(index), element(4 + index), element(8 + index), element(12 + index)];
-        for lane in 0..ROWS {
-            rows[0][index][lane] = a[lane] + b[lane] + c[lane];
-            rows[1][index][lane] = b[lane] - c[lane] - d[lane];
-        }
-    }
-    rows.map(|[a, b, c, d]| {
+    let columns: [[[f32; ROWS]; 2]; 4] = std::array::from_fn(|column| {
+        let [a, b, c, d] = [element(column), element(4 + column), element(8 + column), element(12 + column)];
+        [
+            std::array::from_fn(|lane| a[lane] + b[lane] + c[lane]),
+            std::array::from_fn(|lane| b[lane] - c[lane] - d[lane]),
+        ]
+    });
+    std::array::from_fn(|row| {
+        let [a, b, c, d] = columns.each_ref().map(|column| &column[row]);
         [
             std::array::from_fn(|lane| a[lane] + b[lane] + c[lane] + bias),
             std::array::from_fn(|lane| b[lane] - c[lane] - d[lane] + bias),

@@ -1,14 +1,15 @@
 """The client for asyncio."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from typing_extensions import Unpack
 
 from smartedit.channel import channel_options
-from smartedit.client import edit_request, no_result
+from smartedit.client import compare_request, edit_request, no_result
+from smartedit.comparisons import CompareEvent, Entry, compare_event_from
 from smartedit.deployments import Deployment, deployment_from
 from smartedit.errors import error_from
 from smartedit.events import Event, Result, event_from, result_from
@@ -16,6 +17,8 @@ from smartedit.options import EditOptions
 from smartedit.pictures import Picture
 from smartedit.v1 import service_pb2
 from smartedit.v1.service_pb2_grpc import SmartEditServiceStub
+
+_Event = TypeVar("_Event")
 
 
 class AsyncClient:
@@ -67,6 +70,39 @@ class AsyncClient:
         request = edit_request(service_pb2.EditStreamRequest, image, instruction, deployment, options)
         return AsyncEditStream(self._stub.EditStream(request, timeout=self._timeout_of(timeout)))
 
+    async def compare(
+        self,
+        image: Picture,
+        instruction: str,
+        deployments: Sequence[str],
+        *,
+        latent_threshold: float | None = None,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> list[Entry]:
+        """Make one edit on several deployments, one after the other, and measure them against the first.
+
+        A deployment that fails alone has a `Failure` in its entry.
+        """
+        async with self.compare_stream(
+            image, instruction, deployments, latent_threshold=latent_threshold, timeout=timeout, **options
+        ) as stream:
+            return await stream.entries()
+
+    def compare_stream(
+        self,
+        image: Picture,
+        instruction: str,
+        deployments: Sequence[str],
+        *,
+        latent_threshold: float | None = None,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> "AsyncCompareStream":
+        """Compare deployments and report how it goes; each deployment's last event is its `Entry`."""
+        request = compare_request(image, instruction, deployments, latent_threshold, options)
+        return AsyncCompareStream(self._stub.Compare(request, timeout=self._timeout_of(timeout)))
+
     async def deployments(
         self,
         *,
@@ -114,31 +150,25 @@ class AsyncClient:
         return self._timeout if timeout is None else timeout
 
 
-class AsyncEditStream(AsyncIterator[Event]):
-    """The events of an edit under way. Leaving its `async with` block before the end cancels the edit."""
+class _AsyncStream(AsyncIterator[_Event]):
+    """The events of a call under way. Leaving its `async with` block before the end cancels the call."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, event_from: Callable[[Any], _Event | None]) -> None:
         self._call = call
         self._messages = aiter(call)
+        self._event_from = event_from
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> _Event:
         while True:
             try:
-                event = event_from(await anext(self._messages))
+                event = self._event_from(await anext(self._messages))
             except grpc.RpcError as failure:
                 raise error_from(failure) from failure
             if event is not None:
                 return event
 
-    async def result(self) -> Result:
-        """Skip to the result."""
-        async for event in self:
-            if isinstance(event, Result):
-                return event
-        raise no_result()
-
     def cancel(self) -> None:
-        """Cancel the edit; after the result this does nothing."""
+        """Cancel the call; after its end this does nothing."""
         self._call.cancel()
 
     async def __aenter__(self) -> Self:
@@ -151,3 +181,28 @@ class AsyncEditStream(AsyncIterator[Event]):
         traceback: TracebackType | None,
     ) -> None:
         self.cancel()
+
+
+class AsyncEditStream(_AsyncStream[Event]):
+    """The events of an edit under way. Leaving its `async with` block before the end cancels the edit."""
+
+    def __init__(self, call: Any) -> None:
+        super().__init__(call, event_from)
+
+    async def result(self) -> Result:
+        """Skip to the result."""
+        async for event in self:
+            if isinstance(event, Result):
+                return event
+        raise no_result()
+
+
+class AsyncCompareStream(_AsyncStream[CompareEvent]):
+    """The events of a comparison under way. Leaving its `async with` block before the end cancels it."""
+
+    def __init__(self, call: Any) -> None:
+        super().__init__(call, compare_event_from)
+
+    async def entries(self) -> list[Entry]:
+        """Skip to the end and give what each deployment has made, in the order asked for."""
+        return [event async for event in self if isinstance(event, Entry)]

@@ -1,6 +1,6 @@
 """The blocking client."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -8,6 +8,7 @@ import grpc
 from typing_extensions import Unpack
 
 from smartedit.channel import channel_options
+from smartedit.comparisons import CompareEvent, Entry, compare_event_from
 from smartedit.deployments import Deployment, deployment_from
 from smartedit.errors import SmartEditError, error_from
 from smartedit.events import Event, Result, event_from, result_from
@@ -17,6 +18,7 @@ from smartedit.v1 import service_pb2
 from smartedit.v1.service_pb2_grpc import SmartEditServiceStub
 
 _Request = TypeVar("_Request", service_pb2.EditRequest, service_pb2.EditStreamRequest)
+_Event = TypeVar("_Event")
 
 
 class Client:
@@ -67,6 +69,39 @@ class Client:
         request = edit_request(service_pb2.EditStreamRequest, image, instruction, deployment, options)
         return EditStream(self._stub.EditStream(request, timeout=self._timeout_of(timeout)))
 
+    def compare(
+        self,
+        image: Picture,
+        instruction: str,
+        deployments: Sequence[str],
+        *,
+        latent_threshold: float | None = None,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> list[Entry]:
+        """Make one edit on several deployments, one after the other, and measure them against the first.
+
+        A deployment that fails alone has a `Failure` in its entry.
+        """
+        with self.compare_stream(
+            image, instruction, deployments, latent_threshold=latent_threshold, timeout=timeout, **options
+        ) as stream:
+            return stream.entries()
+
+    def compare_stream(
+        self,
+        image: Picture,
+        instruction: str,
+        deployments: Sequence[str],
+        *,
+        latent_threshold: float | None = None,
+        timeout: float | None = None,
+        **options: Unpack[EditOptions],
+    ) -> "CompareStream":
+        """Compare deployments and report how it goes; each deployment's last event is its `Entry`."""
+        request = compare_request(image, instruction, deployments, latent_threshold, options)
+        return CompareStream(self._stub.Compare(request, timeout=self._timeout_of(timeout)))
+
     def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
         """List what the server has deployed, sorted by name."""
         response = self._call(self._stub.ListDeployments, service_pb2.ListDeploymentsRequest(), timeout)
@@ -102,30 +137,24 @@ class Client:
         return self._timeout if timeout is None else timeout
 
 
-class EditStream(Iterator[Event]):
-    """The events of an edit under way. Leaving its `with` block before the end cancels the edit."""
+class _Stream(Iterator[_Event]):
+    """The events of a call under way. Leaving its `with` block before the end cancels the call."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, event_from: Callable[[Any], _Event | None]) -> None:
         self._call = call
+        self._event_from = event_from
 
-    def __next__(self) -> Event:
+    def __next__(self) -> _Event:
         while True:
             try:
-                event = event_from(next(self._call))
+                event = self._event_from(next(self._call))
             except grpc.RpcError as failure:
                 raise error_from(failure) from failure
             if event is not None:
                 return event
 
-    def result(self) -> Result:
-        """Skip to the result."""
-        for event in self:
-            if isinstance(event, Result):
-                return event
-        raise no_result()
-
     def cancel(self) -> None:
-        """Cancel the edit; after the result this does nothing."""
+        """Cancel the call; after its end this does nothing."""
         self._call.cancel()
 
     def __enter__(self) -> Self:
@@ -140,6 +169,31 @@ class EditStream(Iterator[Event]):
         self.cancel()
 
 
+class EditStream(_Stream[Event]):
+    """The events of an edit under way. Leaving its `with` block before the end cancels the edit."""
+
+    def __init__(self, call: Any) -> None:
+        super().__init__(call, event_from)
+
+    def result(self) -> Result:
+        """Skip to the result."""
+        for event in self:
+            if isinstance(event, Result):
+                return event
+        raise no_result()
+
+
+class CompareStream(_Stream[CompareEvent]):
+    """The events of a comparison under way. Leaving its `with` block before the end cancels it."""
+
+    def __init__(self, call: Any) -> None:
+        super().__init__(call, compare_event_from)
+
+    def entries(self) -> list[Entry]:
+        """Skip to the end and give what each deployment has made, in the order asked for."""
+        return [event for event in self if isinstance(event, Entry)]
+
+
 def edit_request(
     kind: type[_Request], image: Picture, instruction: str, deployment: str | None, options: EditOptions
 ) -> _Request:
@@ -149,6 +203,23 @@ def edit_request(
         instruction=instruction,
         deployment=deployment or "",
         options=to_message(options),
+    )
+
+
+def compare_request(
+    image: Picture,
+    instruction: str,
+    deployments: Sequence[str],
+    latent_threshold: float | None,
+    options: EditOptions,
+) -> service_pb2.CompareRequest:
+    """Give the request for a comparison."""
+    return service_pb2.CompareRequest(
+        image=encode(image, upright=options.get("exif_orientation") != "ignore"),
+        instruction=instruction,
+        deployments=deployments,
+        options=to_message(options),
+        latent_threshold=latent_threshold,
     )
 
 

@@ -84,6 +84,8 @@ class EditLimits:
     """Characters of an instruction."""
     max_queue: int
     """Requests waiting."""
+    max_compared: int
+    """Deployments in a comparison."""
 
 
 @dataclass(frozen=True)

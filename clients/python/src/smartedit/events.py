@@ -107,10 +107,10 @@ class Timings:
     """Decoding the source file."""
     stages: Mapping[str, float]
     """Every stage, in the order in which they first ran."""
-    cached: frozenset[str]
-    """The stages whose result was kept from an earlier request, so that they have not run."""
     image_encoding: float
     """Encoding the edited picture."""
+    cached: frozenset[str]
+    """The stages whose result was kept from an earlier request, so that they have not run."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +173,8 @@ def result_from(message: edit_pb2.EditResult) -> Result:
             queued=_seconds(timings.queued),
             image_decoding=_seconds(timings.image_decoding),
             stages={stage_name(timing.stage): _seconds(timing.duration) for timing in timings.stages},
-            cached=frozenset(stage_name(timing.stage) for timing in timings.stages if timing.cached),
             image_encoding=_seconds(timings.image_encoding),
+            cached=frozenset(stage_name(timing.stage) for timing in timings.stages if timing.cached),
         ),
         request_id=message.request_id,
     )

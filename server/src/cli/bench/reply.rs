@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use ndarray::{ArrayD, Ix3};
-use smartedit_core::decoding::{Decoding, DecodingOptions, ImageTokens};
+use smartedit_core::decoding::{Decoding, DecodingInput, DecodingOptions, ImageTokens};
 use smartedit_core::model::PromptTemplate;
 use smartedit_core::stage::Stage;
 use smartedit_core::text::{LlamaTokenizer, Prompt, PromptTokens, SpecialIds};
@@ -57,22 +57,31 @@ impl Reply {
             Decode::Stepwise => (Vec::new(), ImageTokens::Free, 0),
         };
         let options = DecodingOptions { drafts, image_tokens, max_positions, ..DecodingOptions::default() };
-        let mut decoding = Decoding::new(self.prompt.clone(), features.shape()[1], self.special, options);
         let mut session = stage.session();
-        let (mut first, mut passes) = (None, 0);
         let start = Instant::now();
+        let (begin, last) = self.prompt_but_last(features.shape()[1])?;
+        session.run(&begin.tensors(features))?;
+        let prompt = start.elapsed();
+        let fed = begin.logits_from + 1;
+        let mut decoding = Decoding::resume(fed, vec![last], self.special, options);
         while let Some(input) = decoding.next_input() {
             let mut outputs = session.run(&input.tensors(features))?;
             let states = outputs.take_f32("hidden_states")?.into_dimensionality::<Ix3>()?;
             let logits = outputs.take_f32("logits")?.into_dimensionality::<Ix3>()?;
             decoding.advance(states.view(), logits.view())?;
-            passes += 1;
-            first.get_or_insert_with(|| start.elapsed());
         }
+        let reply = start.elapsed() - prompt;
         ensure!(decoding.reply() == self.tokens, "the reply is not the expected one: {:?}", decoding.reply());
-        let first = first.unwrap_or_default();
-        let rest = (passes > 1).then(|| Part::new("other passes", start.elapsed() - first));
-        Ok([Part::new("first pass", first)].into_iter().chain(rest).collect())
+        Ok(vec![Part::new("prompt", prompt), Part::new("reply", reply)])
+    }
+
+    /// The prompt but its last token, which belongs to the reply: its logits choose the first token.
+    fn prompt_but_last(&self, features: usize) -> anyhow::Result<(DecodingInput, u32)> {
+        let mut ids = self.prompt.ids_without_image_token.clone();
+        let last = ids.pop().context("the prompt is empty")?;
+        let logits_from = (ids.len() + features).checked_sub(1).context("the prompt is too short")?;
+        let image_position = Some(self.prompt.image_position);
+        Ok((DecodingInput { ids, image_position, cache_length: 0, logits_from }, last))
     }
 }
 

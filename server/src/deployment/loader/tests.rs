@@ -73,7 +73,7 @@ fn refused(outcome: Result<Arc<dyn Editor>, NotLoaded>) -> NotLoaded {
 }
 
 fn placed(editor: &Arc<dyn Editor>, kind: StageKind) -> PlacedStage {
-    editor.stages().iter().find(|placed| placed.info.kind == kind).unwrap().clone()
+    editor.stages().iter().find(|placed| placed.info.kind == kind).expect("the model has it").clone()
 }
 
 #[test]

@@ -108,7 +108,7 @@ class EditDefaults(_message.Message):
     def __init__(self, steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[_edit_pb2.Resolution, _Mapping]] = ..., scheduler: _Optional[_Union[_edit_pb2.Scheduler, str]] = ...) -> None: ...
 
 class EditLimits(_message.Message):
-    __slots__ = ("max_image_bytes", "max_image_pixels", "max_edit_pixels", "max_edit_side", "max_steps", "max_instruction_chars", "max_queue")
+    __slots__ = ("max_image_bytes", "max_image_pixels", "max_edit_pixels", "max_edit_side", "max_steps", "max_instruction_chars", "max_queue", "max_compared")
     MAX_IMAGE_BYTES_FIELD_NUMBER: _ClassVar[int]
     MAX_IMAGE_PIXELS_FIELD_NUMBER: _ClassVar[int]
     MAX_EDIT_PIXELS_FIELD_NUMBER: _ClassVar[int]
@@ -116,6 +116,7 @@ class EditLimits(_message.Message):
     MAX_STEPS_FIELD_NUMBER: _ClassVar[int]
     MAX_INSTRUCTION_CHARS_FIELD_NUMBER: _ClassVar[int]
     MAX_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    MAX_COMPARED_FIELD_NUMBER: _ClassVar[int]
     max_image_bytes: int
     max_image_pixels: int
     max_edit_pixels: int
@@ -123,4 +124,5 @@ class EditLimits(_message.Message):
     max_steps: int
     max_instruction_chars: int
     max_queue: int
-    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_edit_pixels: _Optional[int] = ..., max_edit_side: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_instruction_chars: _Optional[int] = ..., max_queue: _Optional[int] = ...) -> None: ...
+    max_compared: int
+    def __init__(self, max_image_bytes: _Optional[int] = ..., max_image_pixels: _Optional[int] = ..., max_edit_pixels: _Optional[int] = ..., max_edit_side: _Optional[int] = ..., max_steps: _Optional[int] = ..., max_instruction_chars: _Optional[int] = ..., max_queue: _Optional[int] = ..., max_compared: _Optional[int] = ...) -> None: ...

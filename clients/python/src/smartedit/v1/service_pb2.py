@@ -22,34 +22,39 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from smartedit.v1 import compare_pb2 as smartedit_dot_v1_dot_compare__pb2
 from smartedit.v1 import deployment_pb2 as smartedit_dot_v1_dot_deployment__pb2
 from smartedit.v1 import edit_pb2 as smartedit_dot_v1_dot_edit__pb2
 from smartedit.v1 import event_pb2 as smartedit_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asmartedit/v1/service.proto\x12\x0csmartedit.v1\x1a\x1dsmartedit/v1/deployment.proto\x1a\x17smartedit/v1/edit.proto\x1a\x18smartedit/v1/event.proto\"q\n\x0b\x45\x64itRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x0binstruction\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12*\n\x07options\x18\x04 \x01(\x0b\x32\x19.smartedit.v1.EditOptions\"8\n\x0c\x45\x64itResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x18.smartedit.v1.EditResult\"w\n\x11\x45\x64itStreamRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x0binstruction\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12*\n\x07options\x18\x04 \x01(\x0b\x32\x19.smartedit.v1.EditOptions\"\xf1\x02\n\x12\x45\x64itStreamResponse\x12/\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1b.smartedit.v1.AcceptedEventH\x00\x12+\n\x06queued\x18\x02 \x01(\x0b\x32\x19.smartedit.v1.QueuedEventH\x00\x12\x38\n\rstage_started\x18\x03 \x01(\x0b\x32\x1f.smartedit.v1.StageStartedEventH\x00\x12:\n\x0estage_finished\x18\x04 \x01(\x0b\x32 .smartedit.v1.StageFinishedEventH\x00\x12\'\n\x04step\x18\x05 \x01(\x0b\x32\x17.smartedit.v1.StepEventH\x00\x12)\n\x05reply\x18\x06 \x01(\x0b\x32\x18.smartedit.v1.ReplyEventH\x00\x12*\n\x06result\x18\x07 \x01(\x0b\x32\x18.smartedit.v1.EditResultH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16ListDeploymentsRequest\"H\n\x17ListDeploymentsResponse\x12-\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x18.smartedit.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.smartedit.v1.Deployment2\xde\x02\n\x10SmartEditService\x12=\n\x04\x45\x64it\x12\x19.smartedit.v1.EditRequest\x1a\x1a.smartedit.v1.EditResponse\x12Q\n\nEditStream\x12\x1f.smartedit.v1.EditStreamRequest\x1a .smartedit.v1.EditStreamResponse0\x01\x12^\n\x0fListDeployments\x12$.smartedit.v1.ListDeploymentsRequest\x1a%.smartedit.v1.ListDeploymentsResponse\x12X\n\rGetDeployment\x12\".smartedit.v1.GetDeploymentRequest\x1a#.smartedit.v1.GetDeploymentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1asmartedit/v1/service.proto\x12\x0csmartedit.v1\x1a\x1asmartedit/v1/compare.proto\x1a\x1dsmartedit/v1/deployment.proto\x1a\x17smartedit/v1/edit.proto\x1a\x18smartedit/v1/event.proto\"q\n\x0b\x45\x64itRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x0binstruction\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12*\n\x07options\x18\x04 \x01(\x0b\x32\x19.smartedit.v1.EditOptions\"8\n\x0c\x45\x64itResponse\x12(\n\x06result\x18\x01 \x01(\x0b\x32\x18.smartedit.v1.EditResult\"w\n\x11\x45\x64itStreamRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x0binstruction\x18\x02 \x01(\t\x12\x12\n\ndeployment\x18\x03 \x01(\t\x12*\n\x07options\x18\x04 \x01(\x0b\x32\x19.smartedit.v1.EditOptions\"\xf1\x02\n\x12\x45\x64itStreamResponse\x12/\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x1b.smartedit.v1.AcceptedEventH\x00\x12+\n\x06queued\x18\x02 \x01(\x0b\x32\x19.smartedit.v1.QueuedEventH\x00\x12\x38\n\rstage_started\x18\x03 \x01(\x0b\x32\x1f.smartedit.v1.StageStartedEventH\x00\x12:\n\x0estage_finished\x18\x04 \x01(\x0b\x32 .smartedit.v1.StageFinishedEventH\x00\x12\'\n\x04step\x18\x05 \x01(\x0b\x32\x17.smartedit.v1.StepEventH\x00\x12)\n\x05reply\x18\x06 \x01(\x0b\x32\x18.smartedit.v1.ReplyEventH\x00\x12*\n\x06result\x18\x07 \x01(\x0b\x32\x18.smartedit.v1.EditResultH\x00\x42\x07\n\x05\x65vent\"\xa9\x01\n\x0e\x43ompareRequest\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x13\n\x0binstruction\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65ployments\x18\x03 \x03(\t\x12*\n\x07options\x18\x04 \x01(\x0b\x32\x19.smartedit.v1.EditOptions\x12\x1d\n\x10latent_threshold\x18\x05 \x01(\x02H\x00\x88\x01\x01\x42\x13\n\x11_latent_threshold\"\xb5\x01\n\x0f\x43ompareResponse\x12\x34\n\x07started\x18\x01 \x01(\x0b\x32!.smartedit.v1.CompareStartedEventH\x00\x12\x36\n\x08progress\x18\x02 \x01(\x0b\x32\".smartedit.v1.CompareProgressEventH\x00\x12+\n\x05\x65ntry\x18\x03 \x01(\x0b\x32\x1a.smartedit.v1.CompareEntryH\x00\x42\x07\n\x05\x65vent\"\x18\n\x16ListDeploymentsRequest\"H\n\x17ListDeploymentsResponse\x12-\n\x0b\x64\x65ployments\x18\x01 \x03(\x0b\x32\x18.smartedit.v1.Deployment\"$\n\x14GetDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"E\n\x15GetDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.smartedit.v1.Deployment2\xa8\x03\n\x10SmartEditService\x12=\n\x04\x45\x64it\x12\x19.smartedit.v1.EditRequest\x1a\x1a.smartedit.v1.EditResponse\x12Q\n\nEditStream\x12\x1f.smartedit.v1.EditStreamRequest\x1a .smartedit.v1.EditStreamResponse0\x01\x12H\n\x07\x43ompare\x12\x1c.smartedit.v1.CompareRequest\x1a\x1d.smartedit.v1.CompareResponse0\x01\x12^\n\x0fListDeployments\x12$.smartedit.v1.ListDeploymentsRequest\x1a%.smartedit.v1.ListDeploymentsResponse\x12X\n\rGetDeployment\x12\".smartedit.v1.GetDeploymentRequest\x1a#.smartedit.v1.GetDeploymentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smartedit.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EDITREQUEST']._serialized_start=126
-  _globals['_EDITREQUEST']._serialized_end=239
-  _globals['_EDITRESPONSE']._serialized_start=241
-  _globals['_EDITRESPONSE']._serialized_end=297
-  _globals['_EDITSTREAMREQUEST']._serialized_start=299
-  _globals['_EDITSTREAMREQUEST']._serialized_end=418
-  _globals['_EDITSTREAMRESPONSE']._serialized_start=421
-  _globals['_EDITSTREAMRESPONSE']._serialized_end=790
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=792
-  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=816
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=818
-  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=890
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=892
-  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=928
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=930
-  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=999
-  _globals['_SMARTEDITSERVICE']._serialized_start=1002
-  _globals['_SMARTEDITSERVICE']._serialized_end=1352
+  _globals['_EDITREQUEST']._serialized_start=154
+  _globals['_EDITREQUEST']._serialized_end=267
+  _globals['_EDITRESPONSE']._serialized_start=269
+  _globals['_EDITRESPONSE']._serialized_end=325
+  _globals['_EDITSTREAMREQUEST']._serialized_start=327
+  _globals['_EDITSTREAMREQUEST']._serialized_end=446
+  _globals['_EDITSTREAMRESPONSE']._serialized_start=449
+  _globals['_EDITSTREAMRESPONSE']._serialized_end=818
+  _globals['_COMPAREREQUEST']._serialized_start=821
+  _globals['_COMPAREREQUEST']._serialized_end=990
+  _globals['_COMPARERESPONSE']._serialized_start=993
+  _globals['_COMPARERESPONSE']._serialized_end=1174
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_start=1176
+  _globals['_LISTDEPLOYMENTSREQUEST']._serialized_end=1200
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_start=1202
+  _globals['_LISTDEPLOYMENTSRESPONSE']._serialized_end=1274
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_start=1276
+  _globals['_GETDEPLOYMENTREQUEST']._serialized_end=1312
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_start=1314
+  _globals['_GETDEPLOYMENTRESPONSE']._serialized_end=1383
+  _globals['_SMARTEDITSERVICE']._serialized_start=1386
+  _globals['_SMARTEDITSERVICE']._serialized_end=1810
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from smartedit.v1 import compare_pb2 as _compare_pb2
 from smartedit.v1 import deployment_pb2 as _deployment_pb2
 from smartedit.v1 import edit_pb2 as _edit_pb2
 from smartedit.v1 import event_pb2 as _event_pb2
@@ -56,6 +57,30 @@ class EditStreamResponse(_message.Message):
     reply: _event_pb2.ReplyEvent
     result: _edit_pb2.EditResult
     def __init__(self, accepted: _Optional[_Union[_event_pb2.AcceptedEvent, _Mapping]] = ..., queued: _Optional[_Union[_event_pb2.QueuedEvent, _Mapping]] = ..., stage_started: _Optional[_Union[_event_pb2.StageStartedEvent, _Mapping]] = ..., stage_finished: _Optional[_Union[_event_pb2.StageFinishedEvent, _Mapping]] = ..., step: _Optional[_Union[_event_pb2.StepEvent, _Mapping]] = ..., reply: _Optional[_Union[_event_pb2.ReplyEvent, _Mapping]] = ..., result: _Optional[_Union[_edit_pb2.EditResult, _Mapping]] = ...) -> None: ...
+
+class CompareRequest(_message.Message):
+    __slots__ = ("image", "instruction", "deployments", "options", "latent_threshold")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    INSTRUCTION_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENTS_FIELD_NUMBER: _ClassVar[int]
+    OPTIONS_FIELD_NUMBER: _ClassVar[int]
+    LATENT_THRESHOLD_FIELD_NUMBER: _ClassVar[int]
+    image: bytes
+    instruction: str
+    deployments: _containers.RepeatedScalarFieldContainer[str]
+    options: _edit_pb2.EditOptions
+    latent_threshold: float
+    def __init__(self, image: _Optional[bytes] = ..., instruction: _Optional[str] = ..., deployments: _Optional[_Iterable[str]] = ..., options: _Optional[_Union[_edit_pb2.EditOptions, _Mapping]] = ..., latent_threshold: _Optional[float] = ...) -> None: ...
+
+class CompareResponse(_message.Message):
+    __slots__ = ("started", "progress", "entry")
+    STARTED_FIELD_NUMBER: _ClassVar[int]
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_FIELD_NUMBER: _ClassVar[int]
+    started: _compare_pb2.CompareStartedEvent
+    progress: _compare_pb2.CompareProgressEvent
+    entry: _compare_pb2.CompareEntry
+    def __init__(self, started: _Optional[_Union[_compare_pb2.CompareStartedEvent, _Mapping]] = ..., progress: _Optional[_Union[_compare_pb2.CompareProgressEvent, _Mapping]] = ..., entry: _Optional[_Union[_compare_pb2.CompareEntry, _Mapping]] = ...) -> None: ...
 
 class ListDeploymentsRequest(_message.Message):
     __slots__ = ()

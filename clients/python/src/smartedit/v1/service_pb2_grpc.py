@@ -49,6 +49,11 @@ class SmartEditServiceStub(object):
                 request_serializer=smartedit_dot_v1_dot_service__pb2.EditStreamRequest.SerializeToString,
                 response_deserializer=smartedit_dot_v1_dot_service__pb2.EditStreamResponse.FromString,
                 _registered_method=True)
+        self.Compare = channel.unary_stream(
+                '/smartedit.v1.SmartEditService/Compare',
+                request_serializer=smartedit_dot_v1_dot_service__pb2.CompareRequest.SerializeToString,
+                response_deserializer=smartedit_dot_v1_dot_service__pb2.CompareResponse.FromString,
+                _registered_method=True)
         self.ListDeployments = channel.unary_unary(
                 '/smartedit.v1.SmartEditService/ListDeployments',
                 request_serializer=smartedit_dot_v1_dot_service__pb2.ListDeploymentsRequest.SerializeToString,
@@ -84,6 +89,15 @@ class SmartEditServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Compare(self, request, context):
+        """Makes one edit on several deployments, one after the other, with the same seed and noise, and reports how each
+        goes, what it makes and how that differs from what the first one makes. A deployment that fails does not end
+        the comparison.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDeployments(self, request, context):
         """Lists all deployments, sorted by name.
         """
@@ -110,6 +124,11 @@ def add_SmartEditServiceServicer_to_server(servicer, server):
                     servicer.EditStream,
                     request_deserializer=smartedit_dot_v1_dot_service__pb2.EditStreamRequest.FromString,
                     response_serializer=smartedit_dot_v1_dot_service__pb2.EditStreamResponse.SerializeToString,
+            ),
+            'Compare': grpc.unary_stream_rpc_method_handler(
+                    servicer.Compare,
+                    request_deserializer=smartedit_dot_v1_dot_service__pb2.CompareRequest.FromString,
+                    response_serializer=smartedit_dot_v1_dot_service__pb2.CompareResponse.SerializeToString,
             ),
             'ListDeployments': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDeployments,
@@ -181,6 +200,33 @@ class SmartEditService(object):
             '/smartedit.v1.SmartEditService/EditStream',
             smartedit_dot_v1_dot_service__pb2.EditStreamRequest.SerializeToString,
             smartedit_dot_v1_dot_service__pb2.EditStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Compare(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/smartedit.v1.SmartEditService/Compare',
+            smartedit_dot_v1_dot_service__pb2.CompareRequest.SerializeToString,
+            smartedit_dot_v1_dot_service__pb2.CompareResponse.FromString,
             options,
             channel_credentials,
             insecure,

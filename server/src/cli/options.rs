@@ -1,15 +1,11 @@
 //! Flags of how an edit is made.
 
-use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use smartedit_client as client;
 
-use crate::cli::CliError;
-
-/// Steps between previews where a directory for them is given but no interval.
-const PREVIEW_INTERVAL: u32 = 5;
+use super::CliError;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -46,18 +42,9 @@ pub(super) struct Options {
     /// What the picture should not show (InstructPix2Pix models)
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
-    /// Steps between previews [default: 5 with --preview-dir]
-    #[arg(long, value_name = "STEPS", requires = "preview_dir")]
-    preview_interval: Option<u32>,
     /// Compute every stage, though its result be kept from an earlier request
     #[arg(long)]
     no_cache: bool,
-    /// File format [default: by the extension of the output]
-    #[arg(long, value_enum)]
-    format: Option<Format>,
-    /// Quality of JPEG, 1 to 100 [default: 90]
-    #[arg(long)]
-    quality: Option<u32>,
     /// Leave the orientation alone that the file's EXIF data tell
     #[arg(long)]
     ignore_orientation: bool,
@@ -88,28 +75,9 @@ enum Noise {
     Torch,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
-    Png,
-    #[value(alias = "jpg")]
-    Jpeg,
-    #[value(name = "webp")]
-    WebP,
-}
-
 impl Options {
-    /// The format asked for, or that of the output's extension.
-    pub(super) fn format(&self, output: &Path) -> Result<Format, CliError> {
-        let extension = output.extension().map(|extension| extension.to_string_lossy().to_lowercase());
-        let by_name = extension.as_deref().and_then(|extension| Format::from_str(extension, true).ok());
-        self.format.or(by_name).ok_or_else(|| {
-            let output = output.display();
-            CliError::usage(format!("{output}: the extension is none of png, jpg, webp; give --format"))
-        })
-    }
-
     /// The options as the client has them.
-    pub(super) fn to_client(&self, format: Format, previews: bool) -> Result<client::EditOptions, CliError> {
+    pub(super) fn to_client(&self) -> Result<client::EditOptions, CliError> {
         Ok(client::EditOptions {
             seed: self.seed,
             steps: self.steps,
@@ -128,18 +96,21 @@ impl Options {
             temperature: self.temperature,
             template: self.template,
             negative_prompt: self.negative_prompt.clone(),
-            preview_interval: previews.then(|| self.preview_interval.unwrap_or(PREVIEW_INTERVAL)),
-            output_format: Some(match format {
-                Format::Png => client::OutputFormat::Png,
-                Format::Jpeg => client::OutputFormat::Jpeg,
-                Format::WebP => client::OutputFormat::WebP,
-            }),
-            output_quality: self.quality,
             exif_orientation: self.ignore_orientation.then_some(client::ExifOrientation::Ignore),
             alpha_mode: self.drop_alpha.then_some(client::AlphaMode::Drop),
             no_cache: self.no_cache,
             ..client::EditOptions::default()
         })
+    }
+
+    /// Whether the file's EXIF orientation is left alone.
+    pub(super) fn ignores_orientation(&self) -> bool {
+        self.ignore_orientation
+    }
+
+    /// Whether transparency is dropped.
+    pub(super) fn drops_alpha(&self) -> bool {
+        self.drop_alpha
     }
 
     fn resize(&self) -> Result<client::Resize, CliError> {
