@@ -93,6 +93,8 @@ fn step<E: Engine>(criterion: &mut Criterion, name: &str, engine: &E) {
 fn steps(criterion: &mut Criterion) {
     for precision in [Precision::F32, Precision::Bf16] {
         step(criterion, &format!("candle/{precision}"), &CandleEngine::cpu(precision));
+        #[cfg(feature = "torch")]
+        step(criterion, &format!("torch/{precision}"), &smartedit_torch::TorchEngine::cpu(precision));
     }
 }
 
