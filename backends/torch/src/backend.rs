@@ -11,7 +11,7 @@ use smartedit_core::weights::WeightFile;
 use tch::{Cuda, Device};
 
 use crate::program::TorchScript;
-use crate::{TorchEngine, engine, threads};
+use crate::{TorchEngine, engine, memory, threads};
 
 const NAME: &str = "torch";
 
@@ -44,6 +44,7 @@ impl Backend for TorchBackend {
     ) -> Result<Arc<dyn Stage>, LoadError> {
         let kind = config.kind();
         let device = device(kind, options)?;
+        memory::keep_freed();
         let mut info = StageInfo {
             kind,
             engine: NAME,

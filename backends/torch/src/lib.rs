@@ -6,6 +6,7 @@
 
 mod backend;
 mod engine;
+mod memory;
 mod program;
 mod tensor;
 mod threads;
