@@ -77,7 +77,10 @@ fn step<E: Engine>(criterion: &mut Criterion, name: &str, engine: &E) {
     let context = unet.prepare(engine, &context).expect("keys and values");
 
     let mut group = criterion.benchmark_group("unet step");
-    group.sample_size(10).measurement_time(Duration::from_secs(40)).throughput(Throughput::Elements(OPERATIONS));
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(40))
+        .throughput(Throughput::Elements(OPERATIONS));
     group.bench_function(name, |bencher| {
         bencher.iter(|| {
             let noise = unet.forward(engine, &sample, &timesteps, &context, None).expect("a step");
@@ -90,6 +93,8 @@ fn step<E: Engine>(criterion: &mut Criterion, name: &str, engine: &E) {
 fn steps(criterion: &mut Criterion) {
     for precision in [Precision::F32, Precision::Bf16] {
         step(criterion, &format!("candle/{precision}"), &CandleEngine::cpu(precision));
+        #[cfg(feature = "torch")]
+        step(criterion, &format!("torch/{precision}"), &smartedit_torch::TorchEngine::cpu(precision));
     }
 }
 

@@ -95,3 +95,12 @@ impl Identical {
         assert!(share >= needed, "{what}: only {:.2} % of values are identical", 100.0 * share);
     }
 }
+
+/// Peak signal-to-noise ratio of two pictures in decibels; infinite if they are equal.
+#[track_caller]
+pub fn psnr(a: &image::RgbImage, b: &image::RgbImage) -> f64 {
+    assert_eq!(a.dimensions(), b.dimensions());
+    let squares = a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+    let mean = squares.sum::<f64>() / a.as_raw().len() as f64;
+    10.0 * (255.0 * 255.0 / mean).log10()
+}

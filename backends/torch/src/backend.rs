@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use smartedit_core::model::NetworkConfig;
 use smartedit_core::stage::{
-    Backend, GraphOptimization, LoadError, Stage, StageInfo, StageKind, StageOptions,
+    Backend, GraphOptimization, LoadError, Program, Stage, StageInfo, StageKind, StageOptions,
 };
 use smartedit_core::stages;
 use smartedit_core::weights::WeightFile;
 use tch::{Cuda, Device};
 
-use crate::{TorchEngine, threads};
+use crate::program::TorchScript;
+use crate::{TorchEngine, engine, threads};
 
 const NAME: &str = "torch";
 
@@ -31,7 +32,8 @@ impl Backend for TorchBackend {
     }
 
     fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError> {
-        check(options).map(drop).map_err(|problem| problem.at(stage))
+        check(options).map_err(|problem| problem.at(stage))?;
+        options.program.as_ref().map_or(Ok(()), |program| file_bytes(stage, program).map(drop))
     }
 
     fn load(
@@ -42,8 +44,7 @@ impl Backend for TorchBackend {
     ) -> Result<Arc<dyn Stage>, LoadError> {
         let kind = config.kind();
         let device = check(options).map_err(|problem| problem.at(kind))?;
-        let engine = TorchEngine::new(device, options.precision).with_threads(options.threads);
-        let info = StageInfo {
+        let mut info = StageInfo {
             kind,
             engine: NAME,
             device: options.device.clone(),
@@ -51,8 +52,31 @@ impl Backend for TorchBackend {
             provider: None,
             weight_bytes: weights.tensor_bytes(),
         };
+        if let Some(program) = &options.program {
+            info.weight_bytes = file_bytes(kind, program)?;
+            let script =
+                TorchScript::load(program, config, device, engine::kind(options.precision), options.threads);
+            let script = script.map_err(|message| unfit(kind, program, message))?;
+            return stages::program::load(script, program, config, info);
+        }
+        let engine = TorchEngine::new(device, options.precision).with_threads(options.threads);
         stages::load(Arc::new(engine), config, weights, info)
     }
+}
+
+/// The size of a program's file, which must be one.
+fn file_bytes(stage: StageKind, program: &Program) -> Result<u64, LoadError> {
+    let metadata = std::fs::metadata(&program.file)
+        .map_err(|e| unfit(stage, program, format!("cannot be read: {e}")))?;
+    if metadata.is_file() {
+        Ok(metadata.len())
+    } else {
+        Err(unfit(stage, program, "is not a file".to_owned()))
+    }
+}
+
+fn unfit(stage: StageKind, program: &Program, message: String) -> LoadError {
+    LoadError::Program { stage, file: program.file.clone(), message }
 }
 
 /// Why options cannot be had here, and what to do about it.

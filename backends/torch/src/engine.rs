@@ -24,12 +24,7 @@ pub struct TorchEngine {
 impl TorchEngine {
     /// An engine on the given device, which must exist.
     pub fn new(device: Device, precision: Precision) -> Self {
-        let kind = match precision {
-            Precision::F32 => Kind::Float,
-            Precision::Bf16 => Kind::BFloat16,
-            Precision::F16 => Kind::Half,
-        };
-        Self { device, kind, threads: None, own_parameters: false }
+        Self { device, kind: kind(precision), threads: None, own_parameters: false }
     }
 
     /// An engine on the CPU.
@@ -302,11 +297,17 @@ impl Engine for TorchEngine {
     }
 }
 
-/// libtorch's message without its trace of C++ calls.
 fn failed(operation: &'static str, error: &TchError) -> EngineError {
-    let message = error.to_string();
-    let message = message.lines().next().unwrap_or_default();
-    EngineError::new(operation, message.trim_start_matches("Internal torch error: "))
+    EngineError::new(operation, message(error))
+}
+
+/// What an error of libtorch's says, without its traces of C++ and TorchScript.
+pub(crate) fn message(error: &TchError) -> String {
+    let text = error.to_string();
+    let cause = text.lines().find_map(|line| line.strip_prefix("RuntimeError: "));
+    let own = text.trim_start_matches("Internal torch error: ");
+    let first = own.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    cause.unwrap_or(first).to_owned()
 }
 
 /// A size as libtorch counts it.
@@ -316,6 +317,15 @@ fn int(size: usize) -> i64 {
 
 fn sizes(shape: &[usize]) -> Vec<i64> {
     shape.iter().map(|&size| int(size)).collect()
+}
+
+/// The element type of a precision.
+pub(crate) fn kind(precision: Precision) -> Kind {
+    match precision {
+        Precision::F32 => Kind::Float,
+        Precision::Bf16 => Kind::BFloat16,
+        Precision::F16 => Kind::Half,
+    }
 }
 
 fn kind_of(dtype: Dtype) -> Kind {
@@ -353,7 +363,7 @@ fn unflatten(x: &Tensor, height: i64, width: i64) -> TchResult {
     x.f_reshape([batch, height, width, channels])?.f_permute([0, 3, 1, 2])
 }
 
-fn upload(tensor: &HostTensor) -> TchResult {
+pub(crate) fn upload(tensor: &HostTensor) -> TchResult {
     let flat = match tensor {
         HostTensor::F32(array) => match array.as_slice() {
             Some(slice) => Tensor::f_from_slice(slice),
@@ -367,7 +377,7 @@ fn upload(tensor: &HostTensor) -> TchResult {
     flat.f_reshape(sizes(tensor.shape()))
 }
 
-fn download(x: &Tensor) -> std::result::Result<HostTensor, TchError> {
+pub(crate) fn download(x: &Tensor) -> std::result::Result<HostTensor, TchError> {
     let size = x.size();
     let shape = IxDyn(&size.iter().map(|&size| size as usize).collect::<Vec<_>>());
     let fits = |e: ndarray::ShapeError| TchError::Shape(e.to_string());

@@ -6,6 +6,7 @@
 
 mod backend;
 mod engine;
+mod program;
 mod tensor;
 mod threads;
 

@@ -15,7 +15,7 @@ use smartedit_tests::engines::Row;
 use smartedit_tests::golden::{Case, converted, load, load_with_reference_sums, pack};
 use smartedit_tests::tolerance::{Identical, Tolerance, view};
 
-smartedit_tests::matrix!(row:
+smartedit_tests::matrix!(edit:
     smartedit,
     smartedit_as_served,
     smartedit_with_free_image_tokens,

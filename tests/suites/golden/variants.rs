@@ -6,58 +6,23 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use image::RgbImage;
-use ndarray::Array4;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use smartedit_core::engine::Precision;
 use smartedit_core::model::{InteractionConfig, ModelWriter, NetworkConfig, SimpleCaConfig, WriteError};
 use smartedit_core::networks::manifest;
-use smartedit_core::pipeline::{EditOptions, EditOutput, EditRequest, Model, Progress, Resize};
+use smartedit_core::pipeline::Model;
 use smartedit_core::stage::{StageKind, StageOptions};
 use smartedit_tests::engines::Row;
-use smartedit_tests::golden::{Case, converted, load, open, pack};
+use smartedit_tests::golden::{converted, load, open};
+use smartedit_tests::tolerance::psnr;
 
-smartedit_tests::matrix!(row:
+use crate::replay::edit;
+
+smartedit_tests::matrix!(edit:
     bf16,
     connector_ablations,
 );
-
-/// The edit of a case, replayed.
-fn request(case: &Case<'_>) -> EditRequest {
-    let side = |index: usize| case.json()["res"][index].as_u64().expect("a side") as u32;
-    let options = EditOptions {
-        steps: Some(case.steps()),
-        resize: Some(Resize::Stretch { width: side(0), height: side(1) }),
-        control_tokens: true,
-        initial_latents: Some(case.latents("noise_init")),
-        step_noise: Some(case.step_noise()),
-        ..EditOptions::default()
-    };
-    EditRequest { image: case.image(), instruction: case.text("text").to_owned(), options }
-}
-
-/// The edited picture and the latents that it was decoded from.
-fn edit(model: &Arc<Model>) -> (EditOutput, Array4<f32>) {
-    let case = &pack().cases()[0];
-    let mut edit = model.edit(request(case)).unwrap();
-    let mut latents = None;
-    loop {
-        match edit.advance().unwrap() {
-            Progress::Step { .. } => latents = edit.latents().cloned(),
-            Progress::Finished(output) => return (output, latents.expect("there were steps")),
-            _ => {}
-        }
-    }
-}
-
-/// Peak signal-to-noise ratio in decibels.
-fn psnr(a: &RgbImage, b: &RgbImage) -> f64 {
-    assert_eq!(a.dimensions(), b.dimensions());
-    let squares = a.as_raw().iter().zip(b.as_raw()).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
-    let mean = squares.sum::<f64>() / a.as_raw().len() as f64;
-    10.0 * (255.0 * 255.0 / mean).log10()
-}
 
 fn bf16(row: &Row) {
     let directory = converted().smartedit();
