@@ -123,6 +123,7 @@ pub mod onnx {
             ignored: &[
                 ("bf16", NO_BF16),
                 ("golden_pack_in_bf16", NO_BF16),
+                ("default_model_in_bf16", NO_BF16),
                 ("models_share_what_equal_stages_made", NO_BF16),
             ],
         }
