@@ -180,9 +180,10 @@ async fn models_of_other_sizes_say_that_they_cannot_be_compared() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_compared_is_refused_by_its_field() {
+    type Change = fn(&mut CompareRequest);
     let limits = Limits { max_compared: 2, max_compare_bytes: 64 << 10, ..Limits::default() };
     let server = Running::start_with(Config { limits, ..same_model() }).await;
-    let cases: [(&str, fn(&mut CompareRequest), &str); 9] = [
+    let cases: [(&str, Change, &str); 9] = [
         ("deployments", |r| r.deployments.clear(), "0 names"),
         ("deployments", |r| r.deployments.truncate(1), "1 names"),
         ("deployments", |r| r.deployments.push("narrow".to_owned()), "3 names"),
