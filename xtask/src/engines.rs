@@ -13,7 +13,7 @@ use crate::python::Python;
 use crate::workspace::cache;
 
 /// The features that build every engine into the server, the tests and the benchmarks.
-pub(crate) const FEATURES: &str = "smartedit-tests/torch,smartedit-tests/onnx";
+pub(crate) const FEATURES: &str = "smartedit-tests/torch,smartedit-tests/onnx,smartedit-bench/torch";
 
 /// The platform whose wheels are listed below.
 const PLATFORM: (&str, &str) = ("linux", "x86_64");
