@@ -8,14 +8,15 @@ use crate::model::UnetConfig;
 use crate::stage::StageError;
 use crate::tensor::{HostTensor, Tensors};
 
-pub(super) struct Denoise {
-    prompt_embeds: Port,
+/// What a denoiser is given: the conditioning once, the rest with each step.
+pub(super) struct Inputs {
+    pub(super) prompt_embeds: Port,
     image_feature: Port,
     sample: Port,
     timestep: Port,
 }
 
-impl Denoise {
+impl Inputs {
     pub(super) fn new(config: &UnetConfig) -> Self {
         Self {
             prompt_embeds: signature::prompt_embeds(config),
@@ -23,6 +24,39 @@ impl Denoise {
             sample: signature::sample(config),
             timestep: signature::timestep(),
         }
+    }
+
+    /// The connector's feature, if it is given.
+    pub(super) fn feature<X: Executor>(&self, call: &Call<'_, X>) -> Result<Option<X::Value>, StageError> {
+        if call.has("image_feature") { call.input(&self.image_feature).map(Some) } else { Ok(None) }
+    }
+
+    /// Sample and timestep of a step; `batch` is the conditioning's, if there is one.
+    pub(super) fn step<'a, X: Executor>(
+        &self,
+        call: &Call<'a, X>,
+        batch: Option<usize>,
+    ) -> Result<(&'a HostTensor, &'a HostTensor), StageError> {
+        let sample = call.checked(&self.sample)?;
+        let needed = batch
+            .ok_or_else(|| call.refuse("prompt_embeds", "must be given before the first step".to_owned()))?;
+        let timestep = call.checked(&self.timestep)?;
+        for (name, tensor) in [("sample", sample), ("timestep", timestep)] {
+            let found = tensor.shape()[0];
+            if found != needed {
+                let message = format!("is a batch of {found}; the conditioning is one of {needed}");
+                return Err(call.refuse(name, message));
+            }
+        }
+        Ok((sample, timestep))
+    }
+}
+
+pub(super) struct Denoise(Inputs);
+
+impl Denoise {
+    pub(super) fn new(config: &UnetConfig) -> Self {
+        Self(Inputs::new(config))
     }
 }
 
@@ -45,12 +79,11 @@ impl<X: Executor> Logic<X> for Denoise {
         }
         let mut outputs = Tensors::new();
         if call.has("sample") || !call.has("prompt_embeds") {
-            let sample = call.checked(&self.sample)?;
-            let prepared = state.as_mut().ok_or_else(|| {
-                call.refuse("prompt_embeds", "must be given before the first step".to_owned())
-            })?;
-            let noise = self.step(prepared, sample, call)?;
-            call.output(&mut outputs, "noise_prediction", &noise)?;
+            let (sample, timestep) = self.0.step(call, state.as_ref().map(|prepared| prepared.batch))?;
+            if let Some(prepared) = state {
+                let noise = prepared.step(call, sample, timestep)?;
+                call.output(&mut outputs, "noise_prediction", &noise)?;
+            }
         }
         Ok(outputs)
     }
@@ -58,37 +91,31 @@ impl<X: Executor> Logic<X> for Denoise {
 
 impl Denoise {
     fn prepare<X: Executor>(&self, call: &Call<'_, X>) -> Result<Prepared<X::Value>, StageError> {
-        let embeds = call.checked(&self.prompt_embeds)?;
-        let feature = if call.has("image_feature") { Some(call.input(&self.image_feature)?) } else { None };
+        let embeds = call.checked(&self.0.prompt_embeds)?;
+        let feature = self.0.feature(call)?;
         let context = call.function(Function::Prepare, &[Some(&call.upload(embeds)?)])?;
         Ok(Prepared { context, batch: embeds.shape()[0], feature, resized: None })
     }
+}
 
-    fn step<X: Executor>(
-        &self,
-        prepared: &mut Prepared<X::Value>,
-        sample: &HostTensor,
+impl<V> Prepared<V> {
+    fn step<X: Executor<Value = V>>(
+        &mut self,
         call: &Call<'_, X>,
-    ) -> Result<X::Value, StageError> {
+        sample: &HostTensor,
+        timestep: &HostTensor,
+    ) -> Result<V, StageError> {
         let size = (sample.shape()[2], sample.shape()[3]);
-        let timestep = call.checked(&self.timestep)?;
-        for (name, tensor) in [("sample", sample), ("timestep", timestep)] {
-            let (found, needed) = (tensor.shape()[0], prepared.batch);
-            if found != needed {
-                let message = format!("is a batch of {found}; the conditioning is one of {needed}");
-                return Err(call.refuse(name, message));
-            }
-        }
         let (sample, timestep) = (call.upload(sample)?, call.upload(timestep)?);
-        if let Some(feature) = &prepared.feature
-            && prepared.resized.as_ref().is_none_or(|(at, _)| *at != size)
+        if let Some(feature) = &self.feature
+            && self.resized.as_ref().is_none_or(|(at, _)| *at != size)
         {
             let resized = call.only(Function::ResizeFeature, &[Some(feature), Some(&sample)])?;
-            prepared.resized = Some((size, resized));
+            self.resized = Some((size, resized));
         }
-        let feature = prepared.resized.as_ref().map(|(_, feature)| feature);
+        let feature = self.resized.as_ref().map(|(_, feature)| feature);
         let mut inputs = vec![Some(&sample), Some(&timestep), feature];
-        inputs.extend(prepared.context.iter().map(Some));
+        inputs.extend(self.context.iter().map(Some));
         call.only(Function::Step, &inputs)
     }
 }
