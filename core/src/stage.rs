@@ -125,6 +125,27 @@ pub struct Program {
     pub outputs: BTreeMap<String, String>,
 }
 
+impl Program {
+    /// The size of the file in bytes.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be read, or is not a file.
+    pub fn file_bytes(&self, stage: StageKind) -> Result<u64, LoadError> {
+        let metadata = self.file.metadata().map_err(|e| self.unfit(stage, format!("cannot be read: {e}")))?;
+        if metadata.is_file() {
+            Ok(metadata.len())
+        } else {
+            Err(self.unfit(stage, "is not a file".to_owned()))
+        }
+    }
+
+    /// The error that it cannot compute a stage.
+    pub fn unfit(&self, stage: StageKind, message: String) -> LoadError {
+        LoadError::Program { stage, file: self.file.clone(), message }
+    }
+}
+
 /// An execution provider of ONNX Runtime.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

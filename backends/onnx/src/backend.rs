@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use smartedit_core::model::NetworkConfig;
-use smartedit_core::stage::{Backend, LoadError, Program, Stage, StageInfo, StageKind, StageOptions};
+use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, StageOptions};
 use smartedit_core::stages::{self, Network, signatures};
 use smartedit_core::weights::{WeightFile, Weights};
 
@@ -47,7 +47,7 @@ impl Backend for OnnxBackend {
 
     fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError> {
         self.choose(options).map_err(|refusal| refusal.at(stage))?;
-        options.program.as_ref().map_or(Ok(()), |program| file_bytes(stage, program).map(drop))
+        options.program.as_ref().map_or(Ok(()), |program| program.file_bytes(stage).map(drop))
     }
 
     fn load(
@@ -68,9 +68,9 @@ impl Backend for OnnxBackend {
             weight_bytes: weights.tensor_bytes(),
         };
         if let Some(program) = &options.program {
-            info.weight_bytes = file_bytes(kind, program)?;
-            let file = OnnxFile::load(program, config, &sessions)
-                .map_err(|message| unfit(kind, program, message))?;
+            info.weight_bytes = program.file_bytes(kind)?;
+            let file =
+                OnnxFile::load(program, config, &sessions).map_err(|message| program.unfit(kind, message))?;
             return stages::program::load(file, program, config, info);
         }
         let recorder = Recorder::new(options.precision, provider.operators());
@@ -84,19 +84,4 @@ impl Backend for OnnxBackend {
         })?;
         Ok(stages::place(executor, config, info))
     }
-}
-
-/// The size of a program's file, which must be one.
-fn file_bytes(stage: StageKind, program: &Program) -> Result<u64, LoadError> {
-    let metadata = std::fs::metadata(&program.file)
-        .map_err(|e| unfit(stage, program, format!("cannot be read: {e}")))?;
-    if metadata.is_file() {
-        Ok(metadata.len())
-    } else {
-        Err(unfit(stage, program, "is not a file".to_owned()))
-    }
-}
-
-fn unfit(stage: StageKind, program: &Program, message: String) -> LoadError {
-    LoadError::Program { stage, file: program.file.clone(), message }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use smartedit_core::model::NetworkConfig;
 use smartedit_core::stage::{
-    Backend, GraphOptimization, LoadError, Program, Stage, StageInfo, StageKind, StageOptions,
+    Backend, GraphOptimization, LoadError, Stage, StageInfo, StageKind, StageOptions,
 };
 use smartedit_core::stages;
 use smartedit_core::weights::WeightFile;
@@ -33,7 +33,7 @@ impl Backend for TorchBackend {
 
     fn check(&self, stage: StageKind, options: &StageOptions) -> Result<(), LoadError> {
         device(stage, options)?;
-        options.program.as_ref().map_or(Ok(()), |program| file_bytes(stage, program).map(drop))
+        options.program.as_ref().map_or(Ok(()), |program| program.file_bytes(stage).map(drop))
     }
 
     fn load(
@@ -54,30 +54,15 @@ impl Backend for TorchBackend {
             weight_bytes: weights.tensor_bytes(),
         };
         if let Some(program) = &options.program {
-            info.weight_bytes = file_bytes(kind, program)?;
+            info.weight_bytes = program.file_bytes(kind)?;
             let script =
                 TorchScript::load(program, config, device, engine::kind(options.precision), options.threads);
-            let script = script.map_err(|message| unfit(kind, program, message))?;
+            let script = script.map_err(|message| program.unfit(kind, message))?;
             return stages::program::load(script, program, config, info);
         }
         let engine = TorchEngine::new(device, options.precision).with_threads(options.threads);
         stages::load(Arc::new(engine), config, weights, info)
     }
-}
-
-/// The size of a program's file, which must be one.
-fn file_bytes(stage: StageKind, program: &Program) -> Result<u64, LoadError> {
-    let metadata = std::fs::metadata(&program.file)
-        .map_err(|e| unfit(stage, program, format!("cannot be read: {e}")))?;
-    if metadata.is_file() {
-        Ok(metadata.len())
-    } else {
-        Err(unfit(stage, program, "is not a file".to_owned()))
-    }
-}
-
-fn unfit(stage: StageKind, program: &Program, message: String) -> LoadError {
-    LoadError::Program { stage, file: program.file.clone(), message }
 }
 
 /// The device of the options, all of which libtorch can take.

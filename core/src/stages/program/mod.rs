@@ -67,11 +67,8 @@ pub fn load(
     config: &NetworkConfig,
     info: StageInfo,
 ) -> std::result::Result<Arc<dyn Stage>, LoadError> {
-    let executor = ProgramExecutor::new(runner, program, config).map_err(|message| LoadError::Program {
-        stage: config.kind(),
-        file: program.file.clone(),
-        message,
-    })?;
+    let executor = ProgramExecutor::new(runner, program, config)
+        .map_err(|message| program.unfit(config.kind(), message))?;
     Ok(match config {
         NetworkConfig::LanguageModel(config) => placed(executor, Recompute::new(config), info),
         NetworkConfig::Denoiser(config) => placed(executor, Denoise::new(config), info),
