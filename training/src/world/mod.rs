@@ -1,0 +1,1 @@
+//! The emoji world: scenes, instructions, and the pictures they ask for.
