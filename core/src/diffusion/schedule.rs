@@ -170,7 +170,10 @@ fn ancestral(from: f32, to: f32) -> (f32, f32) {
 }
 
 /// ᾱ of each training step: the part of the signal's variance that is left.
-fn alphas_cumprod(config: &SchedulerConfig) -> Result<Vec<f32>, DiffusionError> {
+///
+/// # Errors
+/// The configuration makes no sense.
+pub fn alphas_cumprod(config: &SchedulerConfig) -> Result<Vec<f32>, DiffusionError> {
     let SchedulerConfig { beta_start: start, beta_end: end, num_train_timesteps: steps, .. } = *config;
     if !(1..=MAX_TRAIN_TIMESTEPS).contains(&steps) {
         return Err(DiffusionError::Config(format!(
