@@ -13,9 +13,6 @@ pub const SAME_LEVELS: u8 = 2;
 /// The PSNR in dB against the source from which on the background counts as kept.
 pub const KEPT_DECIBELS: f64 = 20.0;
 
-/// Level of the mask above which a pixel is to be edited.
-const MASKED: u8 = 127;
-
 /// What an edit may come to. All pictures and the mask have the source's size.
 #[derive(Debug, Clone)]
 pub struct Outcomes<'a> {
@@ -106,7 +103,7 @@ pub fn alignment(edited: &RgbImage, outcomes: &Outcomes<'_>) -> Result<Alignment
         let indices = alternatives.iter().enumerate().filter(|(_, picture)| !nearer_than(picture));
         indices.map(|(index, _)| index).collect()
     };
-    let bounds = mask.bounds_above(MASKED);
+    let bounds = mask.edited_box();
     let inside = |x, y| bounds.is_some_and(|bounds: Bounds| bounds.contains(x, y));
     let edit_psnr = psnr_where(&edited, target, |x, y, _| inside(x, y)).unwrap_or(f64::INFINITY);
     let background_psnr = psnr_where(&edited, source, |x, y, pixel| {

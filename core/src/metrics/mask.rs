@@ -2,6 +2,9 @@
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 
+/// Level above which a pixel is to be edited.
+const EDITED: u8 = 127;
+
 /// What is to be edited: white, on black.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mask(GrayImage);
@@ -63,6 +66,11 @@ impl Mask {
         }))
     }
 
+    /// The box of what is to be edited: of every pixel that is nearer to white than to black.
+    pub fn edited_box(&self) -> Option<Bounds> {
+        self.bounds_above(EDITED)
+    }
+
     /// The smallest rectangle that holds every pixel above a level; `None` if there is none.
     pub fn bounds_above(&self, level: u8) -> Option<Bounds> {
         let mut pixels = self.0.enumerate_pixels().filter(|(_, _, Luma([value]))| *value > level);
@@ -88,7 +96,7 @@ mod tests {
     #[test]
     fn bounds_hold_what_is_above_the_level() {
         let mask = mask(8, 6, |x, y| if (x, y) == (2, 1) || (x, y) == (5, 3) { 128 } else { 127 });
-        let bounds = mask.bounds_above(127).unwrap();
+        let bounds = mask.edited_box().unwrap();
         assert_eq!(bounds, Bounds { left: 2, top: 1, right: 5, bottom: 3 });
         assert!(bounds.contains(2, 3) && bounds.contains(5, 1) && !bounds.contains(6, 3));
         assert_eq!(mask.bounds_above(128), None);

@@ -1,0 +1,277 @@
+//! `smartedit evaluate`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use smartedit_client::{Client, OutputFormat};
+use smartedit_core::picture::{Alpha, DecodeOptions};
+use tokio_util::sync::CancellationToken;
+
+use super::local::Local;
+use super::options::{self, Options};
+use super::output;
+use super::progress::Bar;
+use super::settings::Settings;
+use super::{CliError, print, runtime};
+
+mod benchmark;
+mod deployed;
+mod edited;
+mod json;
+mod networks;
+mod outcomes;
+mod scenario;
+mod score;
+mod summary;
+mod table;
+
+use benchmark::Benchmark;
+use deployed::Asking;
+use edited::{Edits, Keeping};
+use networks::Networks;
+use summary::{Evaluation, Judged};
+
+#[derive(Debug, Args)]
+pub(super) struct Evaluate {
+    /// The benchmark, in the layout of Reason-Edit: directories 1-Left-Right to 6-Reasoning at any depth
+    directory: PathBuf,
+    /// Deployment to evaluate, once or more [default: the server's]. Without a server, the name of an engine (candle,
+    /// torch, onnx) is the default model on that engine
+    #[arg(long = "deployment", short, value_name = "NAME")]
+    deployments: Vec<String>,
+    /// Address of a server; without it, the edits are made right here
+    #[arg(long, short, value_name = "ADDRESS", conflicts_with_all = ["model", "set"])]
+    server: Option<String>,
+    /// Directory of pictures that are edited already (LeftRight_metrics_1, …, at any depth), once or more; no edit is
+    /// made. A --deployment for each names them [default: the directories' names]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["server", "model", "set", "save"])]
+    edited: Vec<PathBuf>,
+    /// Directory to keep edited pictures in, for --edited DIR/NAME
+    #[arg(long, value_name = "DIR")]
+    save: Option<PathBuf>,
+    /// File to write all scores to, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// File to write the table to, as Markdown
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Edits asked for at a time
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: u16,
+    /// Evaluate only the first pictures of each scenario
+    #[arg(long, value_name = "COUNT")]
+    limit: Option<usize>,
+    /// Seconds that each edit may take
+    #[arg(long, value_name = "SECONDS", value_parser = options::seconds)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// The edits of all deployments, and their names.
+struct Made {
+    names: Vec<String>,
+    edits: Edits,
+}
+
+impl Evaluate {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        self.check()?;
+        let benchmark =
+            Benchmark::read(&self.directory, self.reading(), self.limit).map_err(CliError::failed)?;
+        let networks = Networks;
+        let stopped = CancellationToken::new();
+        let runtime = runtime()?;
+        runtime.spawn(cancel_by_signal(stopped.clone()));
+        let made = match self.edited.is_empty() {
+            true => {
+                let local = match self.server {
+                    Some(_) => None,
+                    None => Some(Local::configured("evaluate", &self.settings, &self.deployments)?),
+                };
+                runtime.block_on(async {
+                    tokio::select! {
+                        made = self.edit(&benchmark, local) => made,
+                        () = stopped.cancelled() => Err(interrupted()),
+                    }
+                })
+            }
+            false => self.edited(&benchmark),
+        };
+        let evaluations = made.and_then(|made| score_all(&benchmark, &made, &networks, &stopped));
+        runtime.shutdown_background();
+        self.report(&evaluations?)
+    }
+
+    /// Fails before any work is done if it would be in vain.
+    fn check(&self) -> Result<(), CliError> {
+        for path in [&self.json, &self.markdown].into_iter().flatten() {
+            output::check_directory(path)?;
+        }
+        for (index, name) in self.deployments.iter().enumerate() {
+            if self.deployments[..index].contains(name) {
+                return Err(CliError::usage(format!("--deployment {name} is given twice")));
+            }
+        }
+        let (edited, names) = (self.edited.len(), self.deployments.len());
+        if edited > 0 && names > 0 && edited != names {
+            let message = format!("--edited is given {edited} times, --deployment {names} times");
+            return Err(CliError::usage(message));
+        }
+        Ok(())
+    }
+
+    /// How pictures are read: as the server reads them.
+    fn reading(&self) -> DecodeOptions {
+        DecodeOptions {
+            alpha: if self.options.drops_alpha() { Alpha::Drop } else { Alpha::OverWhite },
+            ignore_orientation: self.options.ignores_orientation(),
+            ..DecodeOptions::default()
+        }
+    }
+
+    /// Reads the edits.
+    fn edited(&self, benchmark: &Benchmark) -> Result<Made, CliError> {
+        let names = match self.deployments.is_empty() {
+            true => self.edited.iter().map(|directory| name_of(directory)).collect(),
+            false => self.deployments.clone(),
+        };
+        let read = |directory: &PathBuf| edited::read(directory, benchmark).map_err(CliError::failed);
+        Ok(Made { names, edits: self.edited.iter().map(read).collect::<Result<_, _>>()? })
+    }
+
+    /// Has a server make the edits, one of its own or another.
+    async fn edit(&self, benchmark: &Benchmark, local: Option<Local>) -> Result<Made, CliError> {
+        let bar = Bar::new();
+        let mut names = self.deployments.clone();
+        let address = match (&self.server, local) {
+            (None, Some(mut local)) => {
+                if names.is_empty() {
+                    names.extend(local.config.default_deployment().map(str::to_owned));
+                }
+                local.keep_only(&names)?;
+                bar.message("loading the models");
+                local.start(&names).await?.to_string()
+            }
+            (server, _) => server.clone().unwrap_or_default(),
+        };
+        let client = Client::connect(address).await.map_err(CliError::failed)?;
+        if names.is_empty() {
+            names.push(client.deployment("").await.map_err(CliError::failed)?.name);
+        }
+        deployed::wait_until_ready(&client, &names, &bar).await?;
+        let keeping = match &self.save {
+            Some(directory) => Some(Keeping::new(directory, &names, benchmark)?),
+            None => None,
+        };
+        let mut options = self.options.to_client()?;
+        options.output_format = Some(OutputFormat::Png);
+        options.seed = Some(self.seed());
+        let asking = Asking {
+            deployments: names.clone(),
+            options,
+            timeout: self.timeout,
+            concurrency: self.concurrency.into(),
+        };
+        let keep = |deployment: usize, sample: usize, edit: &edited::Edit| match (&keeping, edit) {
+            (Some(keeping), Ok(file)) => keeping.keep(&names[deployment], &benchmark.samples[sample], file),
+            _ => Ok(()),
+        };
+        let edits = deployed::edit_all(&client, benchmark, &asking, keep, &bar).await?;
+        Ok(Made { names, edits })
+    }
+
+    /// The seed of every edit: scores must not depend on chance.
+    fn seed(&self) -> u64 {
+        self.options.seed().unwrap_or(0)
+    }
+
+    /// Prints and writes the scores.
+    fn report(&self, evaluations: &[Evaluation<'_>]) -> Result<(), CliError> {
+        let absent = absent(evaluations);
+        let failures: Vec<String> = evaluations
+            .iter()
+            .flat_map(|evaluation| {
+                let name = &evaluation.name;
+                evaluation.failures().map(move |(sample, why)| format!("{name}: {sample} failed: {why}"))
+            })
+            .collect();
+        let remarks: Vec<String> = absent
+            .iter()
+            .map(|(score, reason)| format!("{score}: {reason}"))
+            .chain(failures.iter().cloned())
+            .collect();
+        if let Some(path) = &self.json {
+            let seed = self.edited.is_empty().then(|| self.seed());
+            let json = json::json(&self.directory.to_string_lossy(), seed, evaluations, &absent);
+            output::write(path, format!("{json:#}\n").as_bytes())?;
+        }
+        if let Some(path) = &self.markdown {
+            output::write(path, table::markdown(evaluations, &remarks).as_bytes())?;
+        }
+        print(&table::text(evaluations, &remarks))?;
+        let total: usize = evaluations.iter().map(|evaluation| evaluation.edits.len()).sum();
+        match failures.len() {
+            0 => Ok(()),
+            failed => Err(CliError::failed(format!("{failed} of {total} edits failed"))),
+        }
+    }
+}
+
+/// Scores that are absent everywhere, and why.
+fn absent(evaluations: &[Evaluation<'_>]) -> Vec<(&'static str, String)> {
+    let mut absent = Vec::new();
+    let edits = || evaluations.iter().flat_map(|evaluation| &evaluation.edits);
+    if edits().all(|edit| edit.sample.outcomes.is_none()) {
+        absent.push(("alignment", format!("the benchmark has no {}", outcomes::FILE)));
+    }
+    absent
+}
+
+/// The name of pictures that are edited already.
+fn name_of(directory: &Path) -> String {
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
+    directory.file_name().map_or_else(|| "edited".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Scores every edit, one after the other.
+fn score_all<'a>(
+    benchmark: &'a Benchmark,
+    made: &Made,
+    networks: &Networks,
+    stopped: &CancellationToken,
+) -> Result<Vec<Evaluation<'a>>, CliError> {
+    let bar = Bar::new();
+    let total = made.edits.iter().map(Vec::len).sum();
+    let mut done = 0;
+    let mut evaluations = Vec::new();
+    for (name, edits) in made.names.iter().zip(&made.edits) {
+        let mut judged = Vec::new();
+        for (sample, edit) in benchmark.samples.iter().zip(edits) {
+            if stopped.is_cancelled() {
+                return Err(interrupted());
+            }
+            bar.count("scoring", done, total);
+            let edit = edit.as_ref().map_err(Clone::clone);
+            let scored = edit.and_then(|file| score::score(benchmark, sample, file, networks));
+            judged.push(Judged { sample, scored, followed: None });
+            done += 1;
+        }
+        evaluations.push(Evaluation { name: name.clone(), edits: judged });
+    }
+    Ok(evaluations)
+}
+
+/// Cancels when the user presses Ctrl-C.
+async fn cancel_by_signal(stopped: CancellationToken) {
+    if tokio::signal::ctrl_c().await.is_ok() {
+        stopped.cancel();
+    }
+}
+
+fn interrupted() -> CliError {
+    CliError::failed("interrupted; no report was written")
+}
