@@ -21,6 +21,7 @@ pub use connector::{Conditioning, Connector, Interaction, SimpleCa};
 pub(crate) use language_model::rotary_tables;
 pub use language_model::{LanguageModel, Positions};
 pub use layers::KeyValue;
+pub(crate) use layers::{Conv2d, LayerNorm, Linear};
 pub use qformer::QFormer;
 pub use text_encoder::TextEncoder;
 pub(crate) use text_encoder::causal_mask;

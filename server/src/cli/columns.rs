@@ -1,7 +1,7 @@
 //! Tables of text.
 
-/// Rows of cells in columns: the first one flush left, all others flush right.
-pub(super) fn aligned(rows: &[Vec<String>]) -> String {
+/// Rows of cells in columns: the first ones, as many as `labels` says, flush left, all others flush right.
+pub(super) fn aligned(rows: &[Vec<String>], labels: usize) -> String {
     let width = |column: usize| {
         rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
@@ -9,9 +9,9 @@ pub(super) fn aligned(rows: &[Vec<String>]) -> String {
     for row in rows {
         for (column, cell) in row.iter().enumerate() {
             let (width, separator) = (width(column), if column == 0 { "" } else { "  " });
-            text += &match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{separator}{cell:>width$}"),
+            text += &match column < labels {
+                true => format!("{separator}{cell:<width$}"),
+                false => format!("{separator}{cell:>width$}"),
             };
         }
         text = text.trim_end().to_owned() + "\n";

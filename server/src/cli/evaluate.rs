@@ -29,7 +29,7 @@ mod table;
 use benchmark::Benchmark;
 use deployed::Asking;
 use edited::{Edits, Keeping};
-use networks::Networks;
+use networks::{Networks, Weights};
 use summary::{Evaluation, Judged};
 
 #[derive(Debug, Args)]
@@ -66,6 +66,8 @@ pub(super) struct Evaluate {
     #[arg(long, value_name = "SECONDS", value_parser = options::seconds)]
     timeout: Option<Duration>,
     #[command(flatten)]
+    weights: Weights,
+    #[command(flatten)]
     options: Options,
     #[command(flatten)]
     settings: Settings,
@@ -82,7 +84,7 @@ impl Evaluate {
         self.check()?;
         let benchmark =
             Benchmark::read(&self.directory, self.reading(), self.limit).map_err(CliError::failed)?;
-        let networks = Networks;
+        let networks = Networks::load(&self.weights)?;
         let stopped = CancellationToken::new();
         let runtime = runtime()?;
         runtime.spawn(cancel_by_signal(stopped.clone()));
@@ -103,7 +105,7 @@ impl Evaluate {
         };
         let evaluations = made.and_then(|made| score_all(&benchmark, &made, &networks, &stopped));
         runtime.shutdown_background();
-        self.report(&evaluations?)
+        self.report(&evaluations?, networks.absent())
     }
 
     /// Fails before any work is done if it would be in vain.
@@ -190,8 +192,12 @@ impl Evaluate {
     }
 
     /// Prints and writes the scores.
-    fn report(&self, evaluations: &[Evaluation<'_>]) -> Result<(), CliError> {
-        let absent = absent(evaluations);
+    fn report(
+        &self,
+        evaluations: &[Evaluation<'_>],
+        mut absent: Vec<(&'static str, String)>,
+    ) -> Result<(), CliError> {
+        absent.extend(without_outcomes(evaluations));
         let failures: Vec<String> = evaluations
             .iter()
             .flat_map(|evaluation| {
@@ -221,14 +227,11 @@ impl Evaluate {
     }
 }
 
-/// Scores that are absent everywhere, and why.
-fn absent(evaluations: &[Evaluation<'_>]) -> Vec<(&'static str, String)> {
-    let mut absent = Vec::new();
-    let edits = || evaluations.iter().flat_map(|evaluation| &evaluation.edits);
-    if edits().all(|edit| edit.sample.outcomes.is_none()) {
-        absent.push(("alignment", format!("the benchmark has no {}", outcomes::FILE)));
-    }
-    absent
+/// What is told where no outcomes are known.
+fn without_outcomes(evaluations: &[Evaluation<'_>]) -> Option<(&'static str, String)> {
+    let mut edits = evaluations.iter().flat_map(|evaluation| &evaluation.edits);
+    let none = edits.all(|edit| edit.sample.outcomes.is_none());
+    none.then(|| ("alignment", format!("not measured: the benchmark has no {}", outcomes::FILE)))
 }
 
 /// The name of pictures that are edited already.

@@ -26,7 +26,7 @@ pub(super) fn table(entries: &[CompareEntry]) -> String {
         };
         rows.push(std::iter::once(name).chain(entries.iter().map(cell)).collect());
     }
-    let mut text = aligned(&rows);
+    let mut text = aligned(&rows, 1);
     for entry in entries {
         for remark in remarks(entry) {
             text += &format!("{}: {remark}\n", entry.deployment);

@@ -1,7 +1,7 @@
 //! What an edited picture is worth.
 
 use image::RgbImage;
-use smartedit_core::metrics::{Alignment, Background, BackgroundDifference, Outcomes, alignment};
+use smartedit_core::metrics::{Alignment, Background, BackgroundDifference, Mask, Outcomes, alignment};
 use smartedit_core::picture::{DecodeOptions, decode};
 
 use super::benchmark::{Benchmark, Sample};
@@ -31,8 +31,10 @@ pub(super) fn score(benchmark: &Benchmark, sample: &Sample, edited: &[u8], netwo
     let background = Background::new(&source, &edited, &mask);
     Ok(Scores {
         background: background.difference(),
-        lpips: networks.lpips(&background)?,
-        clip_score: networks.clip_score(&edited, &mask, &sample.caption)?,
+        lpips: networks.lpips(&background).map_err(|error| error.to_string())?,
+        clip_score: networks
+            .clip_score(&edited, &mask, &sample.caption)
+            .map_err(|error| error.to_string())?,
         alignment: aligned(benchmark, sample, &source, &edited, &mask)?,
     })
 }
@@ -42,7 +44,7 @@ fn aligned(
     sample: &Sample,
     source: &RgbImage,
     edited: &RgbImage,
-    mask: &smartedit_core::metrics::Mask,
+    mask: &Mask,
 ) -> Result<Option<Alignment>, String> {
     let Some(files) = &sample.outcomes else { return Ok(None) };
     let pictures = files.load(&benchmark.reading).map_err(|problem| problem.to_string())?;

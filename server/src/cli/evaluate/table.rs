@@ -10,7 +10,10 @@ const NOTHING: &str = "–";
 /// One score of a summary, in words.
 type Cell = fn(&Summary) -> String;
 
-/// The columns; arrows show which way is better.
+/// The columns that say what a row is about.
+const LABELS: [&str; 2] = ["deployment", "scenario"];
+
+/// The columns of scores; arrows show which way is better.
 const COLUMNS: [(&str, Cell); 11] = [
     ("n", |summary| summary.count.to_string()),
     ("PSNR ↑", |summary| decimals(summary.psnr, 3)),
@@ -34,7 +37,7 @@ fn decimals(value: Option<f64>, places: usize) -> String {
 
 /// The heading and, for each deployment, a row for each scenario of the benchmark and for each group.
 pub(super) fn rows(evaluations: &[Evaluation<'_>]) -> Vec<Vec<String>> {
-    let heading = ["deployment", "scenario"].into_iter().chain(COLUMNS.iter().map(|(name, _)| *name));
+    let heading = LABELS.into_iter().chain(COLUMNS.iter().map(|(name, _)| *name));
     let mut rows = vec![heading.map(str::to_owned).collect()];
     for evaluation in evaluations {
         for (name, summary) in summaries(evaluation) {
@@ -64,7 +67,7 @@ fn summaries(evaluation: &Evaluation<'_>) -> Vec<(&'static str, Summary)> {
 
 /// The table for a terminal, with remarks below.
 pub(super) fn text(evaluations: &[Evaluation<'_>], remarks: &[String]) -> String {
-    let mut text = aligned(&rows(evaluations));
+    let mut text = aligned(&rows(evaluations), LABELS.len());
     for remark in remarks {
         text += &format!("{remark}\n");
     }
@@ -78,7 +81,7 @@ pub(super) fn markdown(evaluations: &[Evaluation<'_>], remarks: &[String]) -> St
         let cells: Vec<String> = row.iter().map(|cell| cell.replace('|', "\\|")).collect();
         text += &format!("| {} |\n", cells.join(" | "));
         if index == 0 {
-            text += &format!("| --- | --- |{}\n", " ---: |".repeat(COLUMNS.len()));
+            text += &format!("|{}{}\n", " --- |".repeat(LABELS.len()), " ---: |".repeat(COLUMNS.len()));
         }
     }
     if !remarks.is_empty() {
