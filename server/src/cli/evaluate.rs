@@ -18,19 +18,24 @@ use super::{CliError, print, runtime};
 mod benchmark;
 mod deployed;
 mod edited;
+mod human;
+mod inline;
 mod json;
 mod networks;
 mod outcomes;
+mod page;
 mod scenario;
 mod score;
 mod summary;
 mod table;
 
-use benchmark::Benchmark;
+use benchmark::{Benchmark, Sample};
 use deployed::Asking;
-use edited::{Edits, Keeping};
+use edited::{Edit, Keeping, Made};
+use human::Judgements;
 use networks::{Networks, Weights};
-use summary::{Evaluation, Judged};
+use score::Scoring;
+use summary::Evaluation;
 
 #[derive(Debug, Args)]
 pub(super) struct Evaluate {
@@ -56,6 +61,15 @@ pub(super) struct Evaluate {
     /// File to write the table to, as Markdown
     #[arg(long, value_name = "FILE")]
     markdown: Option<PathBuf>,
+    /// File to write a page to that shows every picture with its scores, as HTML
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// File to write a page to on which people judge the edits without knowing who made them, as HTML
+    #[arg(long, value_name = "FILE")]
+    human: Option<PathBuf>,
+    /// Judgements that such a page saved, once for each judge
+    #[arg(long, value_name = "FILE")]
+    judgements: Vec<PathBuf>,
     /// Edits asked for at a time
     #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
@@ -73,19 +87,17 @@ pub(super) struct Evaluate {
     settings: Settings,
 }
 
-/// The edits of all deployments, and their names.
-struct Made {
-    names: Vec<String>,
-    edits: Edits,
-}
-
 impl Evaluate {
     pub(super) fn run(self) -> Result<(), CliError> {
         self.check()?;
         let benchmark =
             Benchmark::read(&self.directory, self.reading(), self.limit).map_err(CliError::failed)?;
-        let networks = Networks::load(&self.weights)?;
         let stopped = CancellationToken::new();
+        let scoring = Scoring {
+            benchmark: &benchmark,
+            networks: Networks::load(&self.weights)?,
+            judgements: Judgements::read(&self.judgements)?,
+        };
         let runtime = runtime()?;
         runtime.spawn(cancel_by_signal(stopped.clone()));
         let made = match self.edited.is_empty() {
@@ -103,14 +115,17 @@ impl Evaluate {
             }
             false => self.edited(&benchmark),
         };
-        let evaluations = made.and_then(|made| score_all(&benchmark, &made, &networks, &stopped));
+        let outcome = made.and_then(|made| {
+            let evaluations = scoring.score_all(&made, &stopped)?.ok_or_else(interrupted)?;
+            self.report(&scoring, &made, &evaluations)
+        });
         runtime.shutdown_background();
-        self.report(&evaluations?, networks.absent())
+        outcome
     }
 
     /// Fails before any work is done if it would be in vain.
     fn check(&self) -> Result<(), CliError> {
-        for path in [&self.json, &self.markdown].into_iter().flatten() {
+        for path in [&self.json, &self.markdown, &self.html, &self.human].into_iter().flatten() {
             output::check_directory(path)?;
         }
         for (index, name) in self.deployments.iter().enumerate() {
@@ -178,7 +193,7 @@ impl Evaluate {
             timeout: self.timeout,
             concurrency: self.concurrency.into(),
         };
-        let keep = |deployment: usize, sample: usize, edit: &edited::Edit| match (&keeping, edit) {
+        let keep = |deployment: usize, sample: usize, edit: &Edit| match (&keeping, edit) {
             (Some(keeping), Ok(file)) => keeping.keep(&names[deployment], &benchmark.samples[sample], file),
             _ => Ok(()),
         };
@@ -194,22 +209,15 @@ impl Evaluate {
     /// Prints and writes the scores.
     fn report(
         &self,
+        scoring: &Scoring<'_>,
+        made: &Made,
         evaluations: &[Evaluation<'_>],
-        mut absent: Vec<(&'static str, String)>,
     ) -> Result<(), CliError> {
-        absent.extend(without_outcomes(evaluations));
-        let failures: Vec<String> = evaluations
-            .iter()
-            .flat_map(|evaluation| {
-                let name = &evaluation.name;
-                evaluation.failures().map(move |(sample, why)| format!("{name}: {sample} failed: {why}"))
-            })
-            .collect();
-        let remarks: Vec<String> = absent
-            .iter()
-            .map(|(score, reason)| format!("{score}: {reason}"))
-            .chain(failures.iter().cloned())
-            .collect();
+        let absent = scoring.absent();
+        let failures: Vec<String> = evaluations.iter().flat_map(failures).collect();
+        let mut remarks: Vec<String> = absent.iter().map(|(score, why)| format!("{score}: {why}")).collect();
+        remarks.extend(scoring.strangers(made)?);
+        remarks.extend(failures.iter().cloned());
         if let Some(path) = &self.json {
             let seed = self.edited.is_empty().then(|| self.seed());
             let json = json::json(&self.directory.to_string_lossy(), seed, evaluations, &absent);
@@ -217,6 +225,14 @@ impl Evaluate {
         }
         if let Some(path) = &self.markdown {
             output::write(path, table::markdown(evaluations, &remarks).as_bytes())?;
+        }
+        if let Some(path) = &self.html {
+            let page = page::page(scoring.benchmark, evaluations, &made.edits, &remarks);
+            output::write(path, page.as_bytes())?;
+        }
+        if let Some(path) = &self.human {
+            let page = human::page(scoring.benchmark, &made.edits, self.seed())?;
+            output::write(path, page.as_bytes())?;
         }
         print(&table::text(evaluations, &remarks))?;
         let total: usize = evaluations.iter().map(|evaluation| evaluation.edits.len()).sum();
@@ -227,45 +243,16 @@ impl Evaluate {
     }
 }
 
-/// What is told where no outcomes are known.
-fn without_outcomes(evaluations: &[Evaluation<'_>]) -> Option<(&'static str, String)> {
-    let mut edits = evaluations.iter().flat_map(|evaluation| &evaluation.edits);
-    let none = edits.all(|edit| edit.sample.outcomes.is_none());
-    none.then(|| ("alignment", format!("not measured: the benchmark has no {}", outcomes::FILE)))
+/// What became of the edits that failed.
+fn failures(evaluation: &Evaluation<'_>) -> Vec<String> {
+    let of = |(sample, why): (&Sample, &str)| format!("{}: {sample} failed: {why}", evaluation.name);
+    evaluation.failures().map(of).collect()
 }
 
 /// The name of pictures that are edited already.
 fn name_of(directory: &Path) -> String {
     let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
     directory.file_name().map_or_else(|| "edited".to_owned(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Scores every edit, one after the other.
-fn score_all<'a>(
-    benchmark: &'a Benchmark,
-    made: &Made,
-    networks: &Networks,
-    stopped: &CancellationToken,
-) -> Result<Vec<Evaluation<'a>>, CliError> {
-    let bar = Bar::new();
-    let total = made.edits.iter().map(Vec::len).sum();
-    let mut done = 0;
-    let mut evaluations = Vec::new();
-    for (name, edits) in made.names.iter().zip(&made.edits) {
-        let mut judged = Vec::new();
-        for (sample, edit) in benchmark.samples.iter().zip(edits) {
-            if stopped.is_cancelled() {
-                return Err(interrupted());
-            }
-            bar.count("scoring", done, total);
-            let edit = edit.as_ref().map_err(Clone::clone);
-            let scored = edit.and_then(|file| score::score(benchmark, sample, file, networks));
-            judged.push(Judged { sample, scored, followed: None });
-            done += 1;
-        }
-        evaluations.push(Evaluation { name: name.clone(), edits: judged });
-    }
-    Ok(evaluations)
 }
 
 /// Cancels when the user presses Ctrl-C.

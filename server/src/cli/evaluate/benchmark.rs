@@ -184,7 +184,8 @@ pub(super) fn text(path: &Path, max_bytes: u64) -> Result<String, Problem> {
     text.map_err(|_| Problem::file(path, "is no UTF-8 text"))
 }
 
-fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Problem> {
+/// The bytes of a file that may have so many.
+pub(super) fn read_file(path: &Path, max_bytes: u64) -> Result<Vec<u8>, Problem> {
     let length = std::fs::metadata(path).map_err(|error| Problem::file(path, error))?.len();
     if length > max_bytes {
         return Err(Problem::file(path, format!("has {length} bytes, at most {max_bytes} are allowed")));

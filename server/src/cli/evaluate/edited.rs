@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use smartedit_core::picture::{DecodeOptions, decode};
 
-use super::benchmark::{Benchmark, BenchmarkError, Problem, Sample, directories, names_ending};
+use super::benchmark::{Benchmark, BenchmarkError, Problem, Sample, directories, names_ending, read_file};
 use super::scenario::Scenario;
 use crate::cli::CliError;
 use crate::cli::output::{self, file_error};
@@ -14,6 +15,12 @@ pub(super) type Edit = Result<Bytes, String>;
 
 /// For each deployment, an edit of each of the benchmark's samples.
 pub(super) type Edits = Vec<Vec<Edit>>;
+
+/// The edits of all deployments, and the deployments' names.
+pub(super) struct Made {
+    pub(super) names: Vec<String>,
+    pub(super) edits: Edits,
+}
 
 /// Reads the edited picture of every sample: in the directory of its scenario (`LeftRight_metrics_1`, …, at any depth)
 /// the only PNG file whose name is the sample's, or begins with it and an underscore.
@@ -52,13 +59,20 @@ fn read_scenario(directory: &Path, samples: &[&Sample], problems: &mut Vec<Probl
         }
     };
     let mut read = |sample: &&Sample| {
-        let found = only_of(&names, &sample.name).and_then(|name| {
-            let path = directory.join(name);
-            std::fs::read(&path).map_err(|error| format!("{name}: {error}"))
-        });
-        found.map_err(|message| problems.push(Problem::file(directory, message))).ok().map(Bytes::from)
+        let found = only_of(&names, &sample.name)
+            .map_err(|message| Problem::file(directory, message))
+            .and_then(|name| read_picture(&directory.join(name)));
+        found.map_err(|problem| problems.push(problem)).ok()
     };
     samples.iter().filter_map(&mut read).collect()
+}
+
+/// The file of a picture that can be read.
+fn read_picture(path: &Path) -> Result<Bytes, Problem> {
+    let reading = DecodeOptions::default();
+    let file = read_file(path, reading.limits.max_bytes)?;
+    decode(&file, &reading).map_err(|error| Problem::file(path, error))?;
+    Ok(file.into())
 }
 
 /// The name of the only picture of a sample.
