@@ -17,54 +17,46 @@ use crate::tensor::HostTensor;
 use crate::text::ClipTokenizer;
 use crate::weights::Weights;
 
-/// CLIP: pictures and texts as directions in one space.
-pub struct ClipScore<E: Engine> {
-    engine: E,
+/// CLIP: pictures and texts as directions in one space. `T` is a tensor of the engine that holds the towers.
+pub struct ClipScore<T> {
     tokenizer: ClipTokenizer,
-    text: TextEncoder<E::Tensor>,
+    text: TextEncoder<T>,
     text_positions: usize,
-    text_projection: Linear<E::Tensor>,
-    vision: VisionEncoder<E::Tensor>,
+    text_projection: Linear<T>,
+    vision: VisionEncoder<T>,
     vision_config: VisionConfig,
-    vision_norm: LayerNorm<E::Tensor>,
-    vision_projection: Linear<E::Tensor>,
+    vision_norm: LayerNorm<T>,
+    vision_projection: Linear<T>,
 }
 
-impl<E: Engine> ClipScore<E> {
+impl<T> ClipScore<T> {
     /// Opens a model in the layout of `transformers`, such as `openai/clip-vit-large-patch14`: `config.json`,
     /// `preprocessor_config.json`, the tokenizer's files and weights.
     ///
     /// # Errors
     ///
     /// A file cannot be read, or lacks a tensor.
-    pub fn open(engine: E, directory: &Path) -> Result<Self, MetricError> {
+    pub fn open<E: Engine<Tensor = T>>(e: &E, directory: &Path) -> Result<Self, MetricError> {
         let tokenizer = ClipTokenizer::from_directory(directory)?;
         let ClipCheckpoint { text, vision, projection_size, checkpoint } = ClipCheckpoint::open(directory)?;
-        let source = CheckpointWeights::new(&engine, &checkpoint);
+        let source = CheckpointWeights::new(e, &checkpoint);
         let weights = Weights::root(&source);
         let (text_weights, vision_weights) = (weights.scope("text_model"), weights.scope("vision_model"));
+        let projection =
+            |name: &str, size| Linear::load_unbiased(&weights.scope(name), size, projection_size);
         Ok(Self {
             tokenizer,
             text: TextEncoder::load(&text_weights, &text)?,
             text_positions: text.max_positions,
-            text_projection: Linear::load_unbiased(
-                &weights.scope("text_projection"),
-                text.hidden_size,
-                projection_size,
-            )?,
+            text_projection: projection("text_projection", text.hidden_size)?,
             vision: VisionEncoder::load(&vision_weights, &vision)?,
             vision_norm: LayerNorm::load(
                 &vision_weights.scope("post_layernorm"),
                 vision.hidden_size,
                 vision.layer_norm_eps,
             )?,
-            vision_projection: Linear::load_unbiased(
-                &weights.scope("visual_projection"),
-                vision.hidden_size,
-                projection_size,
-            )?,
+            vision_projection: projection("visual_projection", vision.hidden_size)?,
             vision_config: vision,
-            engine,
         })
     }
 
@@ -73,21 +65,28 @@ impl<E: Engine> ClipScore<E> {
     /// # Errors
     ///
     /// The text cannot be tokenized, or an operation of the engine failed.
-    pub fn score(&self, picture: &RgbImage, text: &str) -> Result<f64, MetricError> {
-        let (picture, text) = (self.picture_direction(picture)?, self.text_direction(text)?);
+    pub fn score<E: Engine<Tensor = T>>(
+        &self,
+        e: &E,
+        picture: &RgbImage,
+        text: &str,
+    ) -> Result<f64, MetricError> {
+        let (picture, text) = (self.picture_direction(e, picture)?, self.text_direction(e, text)?);
         Ok((100.0 * cosine(&picture, &text)).max(0.0))
     }
 
-    fn picture_direction(&self, picture: &RgbImage) -> Result<Vec<f32>, EngineError> {
-        let e = &self.engine;
+    fn picture_direction<E: Engine<Tensor = T>>(
+        &self,
+        e: &E,
+        picture: &RgbImage,
+    ) -> Result<Vec<f32>, EngineError> {
         let square = centre_square(picture, u32::try_from(self.vision_config.image_size).unwrap_or(u32::MAX));
         let pixels = e.cast(&e.upload(&pixel_values(&square, &self.vision_config).into())?)?;
         let class = e.narrow(&self.vision.states(e, &pixels)?, 1, 0, 1)?;
-        self.download(&self.vision_projection.forward(e, &self.vision_norm.forward(e, &class)?)?)
+        download(e, &self.vision_projection.forward(e, &self.vision_norm.forward(e, &class)?)?)
     }
 
-    fn text_direction(&self, text: &str) -> Result<Vec<f32>, MetricError> {
-        let e = &self.engine;
+    fn text_direction<E: Engine<Tensor = T>>(&self, e: &E, text: &str) -> Result<Vec<f32>, MetricError> {
         let ids = self.tokenizer.encode(text, self.text_positions)?;
         // The state at the end token, which has the largest id; padding may be the same token.
         let largest = ids.iter().max();
@@ -95,14 +94,14 @@ impl<E: Engine> ClipScore<E> {
         let ids = Array2::from_shape_fn((1, ids.len()), |(_, index)| i64::from(ids[index]));
         let states = self.text.forward(e, &e.upload(&ids.into())?)?;
         let state = e.narrow(&states, 1, end, 1)?;
-        Ok(self.download(&self.text_projection.forward(e, &state)?)?)
+        Ok(download(e, &self.text_projection.forward(e, &state)?)?)
     }
+}
 
-    fn download(&self, x: &E::Tensor) -> Result<Vec<f32>, EngineError> {
-        match self.engine.download(x)? {
-            HostTensor::F32(array) => Ok(array.iter().copied().collect()),
-            HostTensor::I64(_) => Err(EngineError::new("download", "a direction is of floats")),
-        }
+fn download<E: Engine>(e: &E, x: &E::Tensor) -> Result<Vec<f32>, EngineError> {
+    match e.download(x)? {
+        HostTensor::F32(array) => Ok(array.iter().copied().collect()),
+        HostTensor::I64(_) => Err(EngineError::new("download", "a direction is of floats")),
     }
 }
 

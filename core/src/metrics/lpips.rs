@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use ndarray::{Array4, ArrayView3, Axis, Ix4, Zip};
+use ndarray::{Array4, ArrayView1, Axis, Ix4, Zip};
 
 use super::{Background, MetricError};
 use crate::engine::{Engine, EngineError, Padding};
@@ -54,27 +54,45 @@ const POOLED_PARTS: usize = 3;
 /// Channels of the first convolution.
 const FIRST_CHANNELS: usize = 64;
 
-/// How much two pictures differ to the eye of a network: 0 for equal ones.
-pub struct Lpips<E: Engine> {
-    engine: E,
-    first: Conv2d<E::Tensor>,
-    parts: Vec<Vec<Fire<E::Tensor>>>,
+/// How much two pictures differ to the eye of a network: 0 for equal ones. `T` is a tensor of the engine that holds the
+/// network.
+pub struct Lpips<T> {
+    first: Conv2d<T>,
+    parts: Vec<Vec<Fire<T>>>,
     /// For the features after the first convolution and after each part, the weight of each channel.
     heads: Vec<Vec<f32>>,
 }
 
-impl<E: Engine> Lpips<E> {
+impl<T> Lpips<T> {
     /// Opens the network's weights (`features.…`, as torchvision names them) and those of its linear heads
     /// (`lin0.model.1.weight`, …), in one file or several.
     ///
     /// # Errors
     ///
     /// A file cannot be read, or lacks a tensor.
-    pub fn open(engine: E, files: &[impl AsRef<Path>]) -> Result<Self, MetricError> {
+    pub fn open<E: Engine<Tensor = T>>(e: &E, files: &[impl AsRef<Path>]) -> Result<Self, MetricError> {
         let checkpoint = Checkpoint::open(files)?;
-        let source = CheckpointWeights::new(&engine, &checkpoint);
-        let (first, parts, heads) = load(&Weights::root(&source))?;
-        Ok(Self { engine, first, parts, heads })
+        Ok(Self::load(&Weights::root(&CheckpointWeights::new(e, &checkpoint)))?)
+    }
+
+    fn load(weights: &Weights<'_, T>) -> weights::Result<Self> {
+        let features = weights.scope("features");
+        let part = |shapes: &&[FireShape]| shapes.iter().map(|shape| Fire::load(&features, shape)).collect();
+        let channels = PARTS.iter().filter_map(|part| Some(2 * part.last()?.expanded));
+        let head = |(index, channels): (usize, usize)| {
+            let head = weights.scope(format!("lin{index}.model.1")).host("weight", &[1, channels, 1, 1])?;
+            Ok(head.into_raw_vec_and_offset().0)
+        };
+        Ok(Self {
+            first: Conv2d::load_strided(&features.scope(0), 3, FIRST_CHANNELS, 3, 2, Padding::all(0))?,
+            parts: PARTS.iter().map(part).collect::<weights::Result<_>>()?,
+            heads: [FIRST_CHANNELS]
+                .into_iter()
+                .chain(channels)
+                .enumerate()
+                .map(head)
+                .collect::<weights::Result<_>>()?,
+        })
     }
 
     /// The distance of an edit's background from the original's.
@@ -82,54 +100,40 @@ impl<E: Engine> Lpips<E> {
     /// # Errors
     ///
     /// An operation of the engine failed.
-    pub fn distance(&self, background: &Background) -> Result<f64, MetricError> {
+    pub fn distance<E: Engine<Tensor = T>>(
+        &self,
+        e: &E,
+        background: &Background,
+    ) -> Result<f64, EngineError> {
         let [original, edited] = background.tensors();
         let mut pixels = ndarray::concatenate![Axis(0), original, edited];
         for (channel, mut plane) in pixels.axis_iter_mut(Axis(1)).enumerate() {
             plane.mapv_inplace(|value| (value - MEAN[channel]) / DEVIATION[channel]);
         }
-        let e = &self.engine;
         let mut x = e.relu(&self.first.forward(e, &e.cast(&e.upload(&pixels.into())?)?)?)?;
-        let mut features = self.download(&x)?;
+        let mut features = download(e, &x)?;
         let mut heads = self.heads.iter();
-        let mut distance = heads.next().map_or(0.0, |head| distance(&features, head));
+        let mut sum = heads.next().map_or(0.0, |head| distance(&features, head));
         for ((index, part), head) in self.parts.iter().enumerate().zip(heads) {
             if index < POOLED_PARTS {
                 x = e.cast(&e.upload(&maxima(&features).into())?)?;
             }
             x = part.iter().try_fold(x, |x, fire| fire.forward(e, &x))?;
-            features = self.download(&x)?;
-            distance += self::distance(&features, head);
+            features = download(e, &x)?;
+            sum += distance(&features, head);
         }
-        Ok(distance)
-    }
-
-    fn download(&self, x: &E::Tensor) -> Result<Array4<f32>, EngineError> {
-        let error = |message: &str| EngineError::new("download", message);
-        match self.engine.download(x)? {
-            HostTensor::F32(array) => {
-                array.into_dimensionality::<Ix4>().map_err(|_| error("features have four dimensions"))
-            }
-            HostTensor::I64(_) => Err(error("features are floats")),
-        }
+        Ok(sum)
     }
 }
 
-type Loaded<T> = (Conv2d<T>, Vec<Vec<Fire<T>>>, Vec<Vec<f32>>);
-
-fn load<T>(weights: &Weights<'_, T>) -> weights::Result<Loaded<T>> {
-    let features = weights.scope("features");
-    let first = Conv2d::load_strided(&features.scope(0), 3, FIRST_CHANNELS, 3, 2, Padding::all(0))?;
-    let part = |shapes: &&[FireShape]| shapes.iter().map(|shape| Fire::load(&features, shape)).collect();
-    let parts = PARTS.iter().map(part).collect::<weights::Result<_>>()?;
-    let channels = PARTS.iter().filter_map(|part| Some(2 * part.last()?.expanded));
-    let head = |(index, channels): (usize, usize)| {
-        let head = weights.scope(format!("lin{index}.model.1")).host("weight", &[1, channels, 1, 1])?;
-        Ok(head.into_raw_vec_and_offset().0)
-    };
-    let heads =
-        [FIRST_CHANNELS].into_iter().chain(channels).enumerate().map(head).collect::<weights::Result<_>>()?;
-    Ok((first, parts, heads))
+fn download<E: Engine>(e: &E, x: &E::Tensor) -> Result<Array4<f32>, EngineError> {
+    let error = |message: &str| EngineError::new("download", message);
+    match e.download(x)? {
+        HostTensor::F32(array) => {
+            array.into_dimensionality::<Ix4>().map_err(|_| error("features have four dimensions"))
+        }
+        HostTensor::I64(_) => Err(error("features are floats")),
+    }
 }
 
 /// SqueezeNet's module.
@@ -177,7 +181,7 @@ fn distance(features: &Array4<f32>, head: &[f32]) -> f64 {
     let [a, b] = [0, 1].map(|index| features.index_axis(Axis(0), index));
     let mut sum = 0.0;
     Zip::from(a.lanes(Axis(0))).and(b.lanes(Axis(0))).for_each(|a, b| {
-        let length = |x: &ndarray::ArrayView1<'_, f32>| {
+        let length = |x: &ArrayView1<'_, f32>| {
             x.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>().sqrt() + EPSILON
         };
         let (length_a, length_b) = (length(&a), length(&b));
@@ -186,12 +190,8 @@ fn distance(features: &Array4<f32>, head: &[f32]) -> f64 {
             sum += f64::from(weight) * difference * difference;
         }
     });
-    sum / places(&a)
-}
-
-fn places(features: &ArrayView3<'_, f32>) -> f64 {
-    let (_, height, width) = features.dim();
-    (height * width).max(1) as f64
+    let (_, height, width) = a.dim();
+    sum / (height * width).max(1) as f64
 }
 
 #[cfg(test)]

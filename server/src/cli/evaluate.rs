@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use smartedit_client::{Client, OutputFormat};
+use smartedit_client::{Client, EditOptions, OutputFormat};
 use smartedit_core::picture::{Alpha, DecodeOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -90,6 +90,7 @@ pub(super) struct Evaluate {
 impl Evaluate {
     pub(super) fn run(self) -> Result<(), CliError> {
         self.check()?;
+        let options = self.client_options()?;
         let benchmark =
             Benchmark::read(&self.directory, self.reading(), self.limit).map_err(CliError::failed)?;
         let stopped = CancellationToken::new();
@@ -108,7 +109,7 @@ impl Evaluate {
                 };
                 runtime.block_on(async {
                     tokio::select! {
-                        made = self.edit(&benchmark, local) => made,
+                        made = self.edit(&benchmark, options, local) => made,
                         () = stopped.cancelled() => Err(interrupted()),
                     }
                 })
@@ -128,17 +129,35 @@ impl Evaluate {
         for path in [&self.json, &self.markdown, &self.html, &self.human].into_iter().flatten() {
             output::check_directory(path)?;
         }
-        for (index, name) in self.deployments.iter().enumerate() {
-            if self.deployments[..index].contains(name) {
-                return Err(CliError::usage(format!("--deployment {name} is given twice")));
-            }
-        }
-        let (edited, names) = (self.edited.len(), self.deployments.len());
-        if edited > 0 && names > 0 && edited != names {
-            let message = format!("--edited is given {edited} times, --deployment {names} times");
+        let (edited, deployments) = (self.edited.len(), self.deployments.len());
+        if edited > 0 && deployments > 0 && edited != deployments {
+            let message = format!("--edited is given {edited} times, --deployment {deployments} times");
             return Err(CliError::usage(message));
         }
-        Ok(())
+        let names = self.names();
+        match (1..names.len()).find(|&index| names[..index].contains(&names[index])) {
+            Some(twice) => {
+                let message = format!("`{}` names two: give each its own --deployment", names[twice]);
+                Err(CliError::usage(message))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The names of what is evaluated; none, if it is the server's default deployment.
+    fn names(&self) -> Vec<String> {
+        match self.deployments.is_empty() {
+            true => self.edited.iter().map(|directory| name_of(directory)).collect(),
+            false => self.deployments.clone(),
+        }
+    }
+
+    fn client_options(&self) -> Result<EditOptions, CliError> {
+        Ok(EditOptions {
+            seed: Some(self.seed()),
+            output_format: Some(OutputFormat::Png),
+            ..self.options.to_client()?
+        })
     }
 
     /// How pictures are read: as the server reads them.
@@ -152,18 +171,19 @@ impl Evaluate {
 
     /// Reads the edits.
     fn edited(&self, benchmark: &Benchmark) -> Result<Made, CliError> {
-        let names = match self.deployments.is_empty() {
-            true => self.edited.iter().map(|directory| name_of(directory)).collect(),
-            false => self.deployments.clone(),
-        };
         let read = |directory: &PathBuf| edited::read(directory, benchmark).map_err(CliError::failed);
-        Ok(Made { names, edits: self.edited.iter().map(read).collect::<Result<_, _>>()? })
+        Ok(Made { names: self.names(), edits: self.edited.iter().map(read).collect::<Result<_, _>>()? })
     }
 
     /// Has a server make the edits, one of its own or another.
-    async fn edit(&self, benchmark: &Benchmark, local: Option<Local>) -> Result<Made, CliError> {
+    async fn edit(
+        &self,
+        benchmark: &Benchmark,
+        options: EditOptions,
+        local: Option<Local>,
+    ) -> Result<Made, CliError> {
         let bar = Bar::new();
-        let mut names = self.deployments.clone();
+        let mut names = self.names();
         let address = match (&self.server, local) {
             (None, Some(mut local)) => {
                 if names.is_empty() {
@@ -184,9 +204,6 @@ impl Evaluate {
             Some(directory) => Some(Keeping::new(directory, &names, benchmark)?),
             None => None,
         };
-        let mut options = self.options.to_client()?;
-        options.output_format = Some(OutputFormat::Png);
-        options.seed = Some(self.seed());
         let asking = Asking {
             deployments: names.clone(),
             options,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use smartedit_client::{Client, DeploymentState, EditOptions, EditRequest};
+use smartedit_client::{Client, Code, DeploymentState, EditOptions, EditRequest, Rejection};
 use tokio::task::JoinSet;
 
 use super::benchmark::Benchmark;
@@ -19,7 +19,7 @@ const LOADING_INTERVAL: Duration = Duration::from_millis(500);
 pub(super) struct Asking {
     pub(super) deployments: Vec<String>,
     pub(super) options: EditOptions,
-    /// How long each edit may take.
+    /// How long each edit may take once there is room for it.
     pub(super) timeout: Option<Duration>,
     /// Edits asked for at a time.
     pub(super) concurrency: usize,
@@ -91,6 +91,7 @@ pub(super) async fn edit_all(
     Ok(edits.into_iter().map(|edits| edits.into_iter().flatten().collect()).collect())
 }
 
+/// Makes an edit, as soon as the deployment has room for it.
 async fn edit(
     client: &Client,
     asking: &Asking,
@@ -105,5 +106,19 @@ async fn edit(
         options: asking.options.clone(),
         timeout: asking.timeout,
     };
-    client.edit(request).await.map(|edited| edited.image).map_err(|error| error.to_string())
+    loop {
+        let error = match client.edit(request.clone()).await {
+            Ok(edited) => return Ok(edited.image),
+            Err(error) => error,
+        };
+        match error.rejection().and_then(later) {
+            Some(delay) => tokio::time::sleep(delay).await,
+            None => return Err(error.to_string()),
+        }
+    }
+}
+
+/// When to try again what a server had no room for; `None` for any other failure.
+fn later(rejection: &Rejection) -> Option<Duration> {
+    rejection.retry_delay.filter(|_| rejection.code == Code::ResourceExhausted)
 }

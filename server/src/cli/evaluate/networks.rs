@@ -42,15 +42,16 @@ impl Networks {
         use smartedit_core::engine::Precision;
         use smartedit_core::metrics::{ClipScore, Lpips as LpipsNetwork};
 
-        let engine = || CandleEngine::cpu(Precision::F32);
         let mut networks = Self::default();
         if !weights.lpips_weights.is_empty() {
-            let lpips = LpipsNetwork::open(engine(), &weights.lpips_weights).map_err(CliError::failed)?;
-            networks.lpips = Some(Box::new(move |background| lpips.distance(background)));
+            let engine = CandleEngine::cpu(Precision::F32);
+            let lpips = LpipsNetwork::open(&engine, &weights.lpips_weights).map_err(CliError::failed)?;
+            networks.lpips = Some(Box::new(move |background| Ok(lpips.distance(&engine, background)?)));
         }
         if let Some(directory) = &weights.clip {
-            let clip = ClipScore::open(engine(), directory).map_err(CliError::failed)?;
-            networks.clip = Some(Box::new(move |picture, text| clip.score(picture, text)));
+            let engine = CandleEngine::cpu(Precision::F32);
+            let clip = ClipScore::open(&engine, directory).map_err(CliError::failed)?;
+            networks.clip = Some(Box::new(move |picture, text| clip.score(&engine, picture, text)));
         }
         Ok(networks)
     }
