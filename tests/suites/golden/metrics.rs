@@ -91,7 +91,8 @@ fn perceptual_distances<E: Engine>(e: &E) {
             OTHER / 10.0,
         );
         let same = Background::new(&original, &original, &mask);
-        assert_eq!(lpips.distance(e, &same).unwrap_or_else(|e| panic!("{e}")), 0.0);
+        let none = lpips.distance(e, &same).unwrap_or_else(|e| panic!("{e}"));
+        assert!(none < 1e-9, "{none}");
     }
 }
 

@@ -129,8 +129,11 @@ impl<'a> Scoring<'a> {
                 }
             }
         }
-        let strangers = self.judgements.strangers(&items);
-        Ok((strangers > 0).then(|| format!("ins_align: {strangers} judgements are about other pictures")))
+        Ok(match self.judgements.strangers(&items) {
+            0 => None,
+            1 => Some("ins_align: 1 judgement is about another picture".to_owned()),
+            count => Some(format!("ins_align: {count} judgements are about other pictures")),
+        })
     }
 }
 
