@@ -62,7 +62,6 @@ fn recorded(measure: &str) -> Vec<Value> {
 #[track_caller]
 fn close(measure: &str, found: f64, expected: &Value, allowed: f64) {
     let difference = (found - expected[1].as_f64().expect("a number")).abs();
-    println!("{measure}: {found} |Δ| {difference:.1e}");
     assert!(difference <= allowed, "{measure}: {found} instead of {expected}");
 }
 
