@@ -266,6 +266,10 @@ impl Engine for TorchEngine {
         self.map("unflatten_square", x, |x| unflatten(x, int(side), int(side)))
     }
 
+    fn pixel_shuffle(&self, x: &TorchTensor, factor: usize) -> Result<TorchTensor> {
+        self.map("pixel_shuffle", x, |x| x.f_pixel_shuffle(int(factor)))
+    }
+
     fn upsample_nearest_2x(&self, x: &TorchTensor) -> Result<TorchTensor> {
         self.map("upsample_nearest_2x", x, |x| {
             x.f_upsample_nearest2d(spatial(x)?.map(|size| 2 * size), None, None)
