@@ -1,5 +1,7 @@
 //! The command line.
 
+mod world;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
@@ -13,9 +15,20 @@ struct Cli {
 }
 
 #[derive(clap::Subcommand)]
-enum Command {}
+enum Command {
+    World(world::Args),
+}
 
 /// Runs the command that the arguments name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match Cli::parse_from(arguments).command {}
+    let result = match Cli::parse_from(arguments).command {
+        Command::World(args) => world::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
 }
