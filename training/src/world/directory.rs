@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use image::DynamicImage;
+use serde::Serialize;
 use tempfile::TempDir;
 
 /// Why a directory was not written.
@@ -71,6 +72,13 @@ impl NewDirectory {
     pub(crate) fn write(&self, path: impl AsRef<Path>, contents: &[u8]) -> Result<(), WriteError> {
         let path = self.content().join(path);
         fs::write(&path, contents).map_err(|source| WriteError::Io { path, source })
+    }
+
+    /// Writes a file of JSON in it, for people to read too.
+    pub(crate) fn write_json(&self, path: &str, value: &impl Serialize) -> Result<(), WriteError> {
+        let json = serde_json::to_string_pretty(value);
+        let json = json.map_err(|error| WriteError::Io { path: path.into(), source: error.into() })?;
+        self.write(path, (json + "\n").as_bytes())
     }
 
     /// Writes a picture in it, in the format that its name asks for.
