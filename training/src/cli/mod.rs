@@ -1,5 +1,6 @@
 //! The command line.
 
+mod run;
 mod world;
 
 use std::ffi::OsString;
@@ -16,12 +17,14 @@ struct Cli {
 
 #[derive(clap::Subcommand)]
 enum Command {
+    Run(run::Arguments),
     World(world::Args),
 }
 
 /// Runs the command that the arguments name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let result = match Cli::parse_from(arguments).command {
+        Command::Run(arguments) => run::run(&arguments),
         Command::World(args) => world::run(&args),
     };
     match result {
