@@ -8,12 +8,14 @@
 //! - [`pipeline`]: SmartEdit and InstructPix2Pix as compositions of stages and loops.
 //! - [`cache`]: results of stages that are kept for edits to come.
 //! - [`text`], [`picture`]: tokenizers, prompt template, image reading and preprocessing.
+//! - [`metrics`]: how well an edit follows its instruction and keeps the rest.
 //! - [`model`]: the model directory, checkpoint reading and conversion.
 
 pub mod cache;
 pub mod decoding;
 pub mod diffusion;
 pub mod engine;
+pub mod metrics;
 pub mod model;
 pub mod networks;
 pub mod picture;

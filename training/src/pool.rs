@@ -167,7 +167,7 @@ fn cached(
         let (_, tensor) = tensors.pop().with_context(|| format!("{} is empty", path.display()))?;
         return Ok(tensor);
     }
-    let tensor = compute()?;
+    let tensor = compute()?.contiguous();
     write_whole(&path, |partial| Ok(Tensor::write_safetensors(&[("encoded", &tensor)], partial)?))?;
     Ok(tensor)
 }

@@ -20,6 +20,7 @@ pub use bim::{Bim, BimOutput, position_encoding};
 pub use connector::{Conditioning, Connector, Interaction, SimpleCa};
 pub use language_model::{LanguageModel, Positions, rotary_tables};
 pub use layers::KeyValue;
+pub(crate) use layers::{Conv2d, LayerNorm, Linear};
 pub use qformer::QFormer;
 pub use text_encoder::{TextEncoder, causal_mask};
 pub use unet::{PreparedContext, Unet};
