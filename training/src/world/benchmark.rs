@@ -8,8 +8,10 @@ use fastrand::Rng;
 use image::codecs::jpeg::JpegEncoder;
 use serde::Serialize;
 
-use crate::world::directory::NewDirectory;
-use crate::world::{Class, Edit, Scenario, Scene, Split, WriteError, sample_edit};
+use smartedit_core::directory::WriteError;
+
+use crate::world::output::{Output, encoding};
+use crate::world::{Class, Edit, Scenario, Scene, Split, sample_edit};
 
 /// How much of the benchmark to make.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -64,14 +66,12 @@ struct Entry {
 /// # Errors
 /// If the directory is there already and not empty, or the file system refuses.
 pub fn write_benchmark(path: &Path, benchmark: Benchmark) -> Result<(), WriteError> {
-    let directory = NewDirectory::begin(path)?;
-    directory.create_dir("outcomes")?;
+    let directory = Output::create(path)?;
     let mut seeds = Rng::with_seed(benchmark.seed);
     let mut scenarios = BTreeMap::new();
     for (scenario, folder, text) in LAYOUT {
         // A generator of its own for each scenario: how many edits one has does not change the others.
         let mut rng = seeds.fork();
-        directory.create_dir(folder)?;
         let (mut lines, mut entries) = (String::new(), Vec::new());
         for index in 0..benchmark.per_scenario.min(Benchmark::MOST) {
             let edit =
@@ -79,11 +79,11 @@ pub fn write_benchmark(path: &Path, benchmark: Benchmark) -> Result<(), WriteErr
             let image = format!("{:04}", index + 1);
             let caption = edit.new.map_or_else(|| "an empty place".to_owned(), Class::indefinite);
             lines += &format!("{} CLIP: {caption}\n", edit.instruction);
-            directory.write_picture(format!("{folder}/{image}.png"), edit.scene.render())?;
+            directory.write_png(&format!("{folder}/{image}.png"), &edit.scene.render())?;
             write_mask(&directory, &format!("{folder}/{image}_mask.jpg"), &edit)?;
             entries.push(write_outcomes(&directory, image, edit)?);
         }
-        directory.write(format!("{folder}/{text}"), lines.as_bytes())?;
+        directory.write(&format!("{folder}/{text}"), lines.as_bytes())?;
         scenarios.insert(scenario.key(), entries);
     }
     directory.write_json("outcomes/outcomes.json", &Outcomes { format: 1, scenarios })?;
@@ -102,20 +102,19 @@ impl Benchmark {
     }
 }
 
-fn write_mask(directory: &NewDirectory, path: &str, edit: &Edit) -> Result<(), WriteError> {
+fn write_mask(directory: &Output, path: &str, edit: &Edit) -> Result<(), WriteError> {
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, MASK_QUALITY)
         .encode_image(&edit.scene.mask(edit.slot))
-        .map_err(|source| WriteError::Picture { path: path.into(), source })?;
+        .map_err(|error| encoding(path, error))?;
     directory.write(path, &jpeg)
 }
 
-fn write_outcomes(directory: &NewDirectory, image: String, edit: Edit) -> Result<Entry, WriteError> {
+fn write_outcomes(directory: &Output, image: String, edit: Edit) -> Result<Entry, WriteError> {
     let folder = format!("{}/{image}", edit.scenario.key());
-    directory.create_dir(format!("outcomes/{folder}"))?;
     let write = |name: String, scene: Scene| {
         let path = format!("{folder}/{name}.png");
-        directory.write_picture(format!("outcomes/{path}"), scene.render())?;
+        directory.write_png(&format!("outcomes/{path}"), &scene.render())?;
         Ok::<_, WriteError>(path)
     };
     let places = (1..).map(|number| format!("place-{number}")).zip(edit.wrong_places());

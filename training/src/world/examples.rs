@@ -5,8 +5,10 @@ use std::path::Path;
 use fastrand::Rng;
 use serde::Serialize;
 
-use crate::world::directory::NewDirectory;
-use crate::world::{Class, Edit, Scenario, Split, WriteError, references, sample_scene};
+use smartedit_core::directory::WriteError;
+
+use crate::world::output::Output;
+use crate::world::{Class, Edit, Scenario, Split, references, sample_scene};
 
 /// A sentence and what it names.
 struct Sentence {
@@ -134,11 +136,11 @@ struct Entry {
 /// # Errors
 /// If the directory is there already and not empty, or the file system refuses.
 pub fn write_examples(path: &Path, seed: u64) -> Result<(), WriteError> {
-    let directory = NewDirectory::begin(path)?;
+    let directory = Output::create(path)?;
     let mut entries = Vec::new();
     for Example { name, edit } in examples(seed) {
         let image = format!("{name}.png");
-        directory.write_picture(&image, edit.scene.render())?;
+        directory.write_png(&image, &edit.scene.render())?;
         entries.push(Entry { image, instruction: edit.instruction, scenario: edit.scenario.key() });
     }
     directory.write_json("examples.json", &entries)?;

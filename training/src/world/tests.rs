@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 
 use fastrand::Rng;
+use smartedit_core::directory::WriteError;
 
 use crate::world::held_out::{is_held_out_pair, is_held_out_placement};
 use crate::world::*;
@@ -355,9 +356,9 @@ fn nothing_is_written_over() {
     let parent = tempfile::tempdir().expect("a directory");
     fs::write(parent.path().join("mine"), "precious").expect("written");
     let refused = write_examples(parent.path(), 0);
-    assert!(matches!(refused, Err(WriteError::NotEmpty(_))), "{refused:?}");
+    assert!(matches!(refused, Err(WriteError::Exists(_))), "{refused:?}");
     let refused = write_examples(&parent.path().join("mine"), 0);
-    assert!(matches!(refused, Err(WriteError::NotEmpty(_))), "{refused:?}");
+    assert!(matches!(refused, Err(WriteError::Exists(_))), "{refused:?}");
     assert_eq!(fs::read_to_string(parent.path().join("mine")).expect("read"), "precious");
 
     fs::create_dir(parent.path().join("empty")).expect("made");
