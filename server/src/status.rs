@@ -77,6 +77,7 @@ fn stage(error: &StageError) -> StageKind {
         StageError::Tensors { stage, .. }
         | StageError::Input { stage, .. }
         | StageError::Engine { stage, .. }
+        | StageError::Foreign { stage }
         | StageError::NotFinite { stage, .. } => *stage,
     }
 }

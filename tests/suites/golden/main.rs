@@ -11,4 +11,5 @@ mod golden_stages;
 mod programs;
 mod replay;
 mod reuse;
+mod together;
 mod variants;
