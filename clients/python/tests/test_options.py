@@ -40,6 +40,8 @@ def test_every_option_reaches_its_field() -> None:
         "alpha_mode": "drop",
         "control_tokens": True,
         "no_cache": True,
+        "priority": "batch",
+        "caller": "studio",
         "initial_latents": noise,
         "step_noise": [noise, noise],
     }
@@ -66,6 +68,8 @@ def test_every_option_reaches_its_field() -> None:
         alpha_mode=edit_pb2.ALPHA_MODE_DROP,
         control_tokens=True,
         no_cache=True,
+        priority=edit_pb2.PRIORITY_BATCH,
+        caller="studio",
         replay=edit_pb2.Replay(initial_latents=tensor, step_noise=[tensor, tensor]),
     )
 

@@ -55,6 +55,15 @@ pub struct EditOutput {
     pub reply: Option<String>,
 }
 
+/// A denoising step that is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextStep {
+    /// Height and width of the latents.
+    pub size: (usize, usize),
+    /// Whether the denoiser can do it together with steps of other edits; see [`Edit::step_together`].
+    pub shareable: bool,
+}
+
 /// An edit in the making.
 pub struct Edit {
     model: Arc<Model>,
@@ -135,22 +144,22 @@ impl Edit {
         self.enter(before)
     }
 
-    /// Height and width of the latents, if the next unit of work is a denoising step and the denoiser can share a run
-    /// with steps of other edits.
-    pub fn shareable_step(&self) -> Option<(usize, usize)> {
+    /// The denoising step that is the next unit of work, if it is one.
+    pub fn next_step(&self) -> Option<NextStep> {
         match &self.phase {
             Phase::Denoiser(denoise)
                 if self.events.is_empty() && denoise.denoising.done() < denoise.denoising.total() =>
             {
                 let (_, _, height, width) = denoise.denoising.latents().dim();
-                self.model.required(StageKind::Denoiser).batches().then_some((height, width))
+                let shareable = self.model.required(StageKind::Denoiser).batches();
+                Some(NextStep { size: (height, width), shareable })
             }
             _ => None,
         }
     }
 
     /// Does the next denoising step of several edits in one run of the denoiser: what each of them did, in their order.
-    /// The edits are of one model, and their [`Edit::shareable_step`] is the same size.
+    /// The edits are of one model, and the [`Edit::next_step`] of each is of the same size.
     ///
     /// # Errors
     ///

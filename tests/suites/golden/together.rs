@@ -54,7 +54,7 @@ fn requests() -> Vec<EditRequest> {
 /// Advances an edit to its first step.
 fn at_first_step(model: &Arc<Model>, request: EditRequest) -> Edit {
     let mut edit = model.edit(request).unwrap();
-    while edit.shareable_step().is_none() {
+    while edit.next_step().is_none() {
         edit.advance().unwrap();
     }
     edit
@@ -82,7 +82,7 @@ fn crowd(model: &Arc<Model>, requests: &[EditRequest]) -> Vec<(RgbImage, Array4<
         let mut still = Vec::new();
         for mut member in members {
             member.latents = member.edit.latents().cloned();
-            match member.edit.shareable_step() {
+            match member.edit.next_step() {
                 Some(_) => still.push(member),
                 None => done.push(member),
             }
@@ -171,7 +171,7 @@ fn edits_that_cannot_share_a_run_are_left_as_they_were(row: &Row) {
     };
     let (mut first, mut second) =
         (at_first_step(&model, request(0, |_| {})), at_first_step(&model, request(1, larger)));
-    assert_ne!(first.shareable_step(), second.shareable_step());
+    assert_ne!(first.next_step(), second.next_step());
     let error = Edit::step_together(&mut [&mut first, &mut second]).unwrap_err();
     assert!(error.to_string().contains("height and width"), "{error}");
     for (mut edit, request) in [(first, request(0, |_| {})), (second, request(1, larger))] {
