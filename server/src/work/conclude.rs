@@ -31,7 +31,7 @@ fn log(run: &Run, outcome: &Result<Finished, Failure>) {
                 width = finished.width,
                 height = finished.height,
                 bytes = finished.image.len(),
-                mean_batch = run.mean_batch(),
+                mean_batch = timings.mean_batch,
                 "edit finished"
             );
         }

@@ -117,11 +117,6 @@ impl Run {
         self.edit.as_deref_mut()
     }
 
-    /// Over how many edits a run of the denoiser was shared in the mean.
-    pub(super) fn mean_batch(&self) -> f64 {
-        self.shared.edits as f64 / self.shared.steps.max(1) as f64
-    }
-
     fn open(&mut self, editor: &Arc<dyn Editor>) -> Result<(), Failure> {
         let started = Instant::now();
         let task = &self.job.task;
@@ -143,6 +138,7 @@ impl Run {
             image_decoding: self.image_decoding,
             stages: std::mem::take(&mut self.clock).into_times(),
             image_encoding: started.elapsed(),
+            mean_batch: self.shared.edits as f32 / self.shared.steps.max(1) as f32,
         };
         Ok(Finished {
             image,
