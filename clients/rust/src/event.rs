@@ -88,7 +88,7 @@ pub struct Edited {
 pub struct Timings {
     /// From arrival to encoded result.
     pub total: Duration,
-    /// Waiting for a worker.
+    /// Waiting to be begun.
     pub queued: Duration,
     /// Decoding the source file.
     pub image_decoding: Duration,

@@ -16,11 +16,14 @@ use smartedit_tests::engines::Row;
 use smartedit_tests::golden::{converted, load, pack};
 use smartedit_tests::tolerance::{Identical, Tolerance, view};
 
+use crate::programs::with_programs;
 use crate::replay;
 
 smartedit_tests::matrix!(row:
     smartedit_edits_that_join_and_leave,
     instruct_pix2pix_edits_that_join_and_leave,
+    edits_of_a_program_that_takes_any_number_of_rows,
+    a_program_that_does_not_say_so_gets_every_branch_of_one_edit,
     an_edit_without_guidance_is_the_text_branch_alone,
     what_is_not_finite_fails_its_own_edit,
     edits_that_cannot_share_a_run_are_left_as_they_were,
@@ -98,11 +101,10 @@ fn crowd(model: &Arc<Model>, requests: &[EditRequest]) -> Vec<(RgbImage, Array4<
     done.into_iter().map(finish).collect()
 }
 
-fn as_alone(row: &Row, directory: &Path) {
-    let model = load(row, directory);
+fn as_alone(row: &Row, model: &Arc<Model>) {
     let requests = requests();
-    for (index, (image, latents)) in crowd(&model, &requests).into_iter().enumerate() {
-        let (alone, expected) = replay::run(&model, requests[index].clone());
+    for (index, (image, latents)) in crowd(model, &requests).into_iter().enumerate() {
+        let (alone, expected) = replay::run(model, requests[index].clone());
         let what = format!("{}: edit {index}", row.name);
         Tolerance::Approximate.check(Precision::F32, &what, view(&latents), view(&expected));
         let (width, height) = (alone.image.width() as usize, alone.image.height() as usize);
@@ -112,11 +114,27 @@ fn as_alone(row: &Row, directory: &Path) {
 }
 
 fn smartedit_edits_that_join_and_leave(row: &Row) {
-    as_alone(row, &converted().smartedit());
+    as_alone(row, &load(row, &converted().smartedit()));
 }
 
 fn instruct_pix2pix_edits_that_join_and_leave(row: &Row) {
-    as_alone(row, &converted().instruct_pix2pix());
+    as_alone(row, &load(row, &converted().instruct_pix2pix()));
+}
+
+fn edits_of_a_program_that_takes_any_number_of_rows(row: &Row) {
+    as_alone(row, &with_programs(row, &converted().instruct_pix2pix(), true));
+}
+
+fn a_program_that_does_not_say_so_gets_every_branch_of_one_edit(row: &Row) {
+    let model = with_programs(row, &converted().instruct_pix2pix(), false);
+    let unguided = |options: &mut EditOptions| {
+        (options.text_guidance, options.image_guidance) = (Some(1.0), Some(1.0));
+    };
+    let edit = at_first_step(&model, request(0, unguided));
+    assert_eq!(edit.next_step().map(|step| step.shareable), Some(false));
+    let (_, found) = replay::run(&model, request(0, unguided));
+    let (_, expected) = replay::run(&load(row, &converted().instruct_pix2pix()), request(0, unguided));
+    Tolerance::Approximate.check(Precision::F32, row.name, view(&found), view(&expected));
 }
 
 fn an_edit_without_guidance_is_the_text_branch_alone(row: &Row) {

@@ -102,7 +102,7 @@ class Timings:
     total: float
     """From the request's arrival to the encoded result."""
     queued: float
-    """Waiting for a worker."""
+    """Waiting to be begun."""
     image_decoding: float
     """Decoding the source file."""
     stages: Mapping[str, float]
