@@ -195,6 +195,10 @@ pub trait Engine: Send + Sync {
     /// `[batch, side · side, c]` → `[batch, c, side, side]`.
     fn unflatten_square(&self, x: &Self::Tensor, side: usize) -> Result<Self::Tensor>;
 
+    /// `[batch, c · factor², h, w]` → `[batch, c, factor · h, factor · w]`: the channels of a cell become the pixels
+    /// of a square, row by row (PyTorch `pixel_shuffle`).
+    fn pixel_shuffle(&self, x: &Self::Tensor, factor: usize) -> Result<Self::Tensor>;
+
     /// Doubles height and width, repeating the nearest element.
     fn upsample_nearest_2x(&self, x: &Self::Tensor) -> Result<Self::Tensor>;
 

@@ -10,7 +10,7 @@ use smartedit_core::diffusion::{
     BRANCHES, Branch, Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise,
     TorchNoise,
 };
-use smartedit_core::model::{BetaSchedule, SchedulerConfig, SchedulerKind};
+use smartedit_core::model::{BetaSchedule, PredictionType, SchedulerConfig, SchedulerKind, TimestepSpacing};
 use support::{Pack, Tensors, golden, json, relative_difference};
 
 /// Rounding of single-precision arithmetic in another order, as a part of the largest value.
@@ -27,6 +27,8 @@ fn config() -> SchedulerConfig {
         beta_schedule: BetaSchedule::ScaledLinear,
         num_train_timesteps: 1000,
         steps_offset: 1,
+        prediction_type: PredictionType::Epsilon,
+        timestep_spacing: TimestepSpacing::Linspace,
     }
 }
 
@@ -276,6 +278,55 @@ fn denoising(kind: SchedulerKind, steps: usize, text: f32, image: f32) -> Denois
         None,
     )
     .unwrap()
+}
+
+#[test]
+fn a_velocity_does_what_the_noise_it_amounts_to_does() {
+    let at = |seed: f32| {
+        Array4::from_shape_fn((1, 2, 3, 4), |(_, c, i, j)| ((c * 12 + i * 4 + j) as f32 * seed).sin())
+    };
+    let (original, noise, fresh) = (at(0.7), at(1.3), at(2.1));
+    for kind in SchedulerKind::ALL {
+        for timestep_spacing in [TimestepSpacing::Linspace, TimestepSpacing::Trailing] {
+            let schedule = |prediction_type| {
+                let config = SchedulerConfig { prediction_type, timestep_spacing, ..config() };
+                Schedule::new(&config, kind, 5).unwrap()
+            };
+            let (of_noise, of_velocity) =
+                (schedule(PredictionType::Epsilon), schedule(PredictionType::VPrediction));
+            let levels: Vec<f32> = of_noise.levels().collect();
+            for (index, &level) in levels.iter().take(5).enumerate() {
+                // Parts of signal and noise in latents of unit variance, and by what Euler's exceed those.
+                let (signal, part, scale) = match kind {
+                    SchedulerKind::Ddim => (level.sqrt(), (1.0 - level).sqrt(), 1.0),
+                    _ => {
+                        let scale = (1.0 + level * level).sqrt();
+                        (1.0 / scale, level / scale, scale)
+                    }
+                };
+                let latents = (&original * signal + &noise * part) * scale;
+                let velocity = &noise * signal - &original * part;
+                let what = format!("{kind:?}, {timestep_spacing:?}, step {index}");
+                let predicted = of_velocity.predicted_original(&latents, &velocity, index).unwrap();
+                assert_close(&what, &predicted, &original, 1e-3);
+                let one = of_velocity.step(&latents, &velocity, index, Some(&fresh)).unwrap();
+                let other = of_noise.step(&latents, &noise, index, Some(&fresh)).unwrap();
+                assert_close(&what, &one, &other, 1e-3);
+            }
+        }
+    }
+}
+
+/// diffusers 0.20.2: `EulerDiscreteScheduler(timestep_spacing="trailing")`, `set_timesteps(n)`.
+#[test]
+fn trailing_timesteps_begin_at_the_last_training_step() {
+    let config = SchedulerConfig { timestep_spacing: TimestepSpacing::Trailing, ..config() };
+    for (steps, expected) in [(1, vec![999.0]), (2, vec![999.0, 499.0]), (3, vec![999.0, 666.0, 332.0])] {
+        for kind in SchedulerKind::ALL {
+            let schedule = Schedule::new(&config, kind, steps).unwrap();
+            assert_eq!(schedule.timesteps().collect::<Vec<_>>(), expected, "{kind:?}");
+        }
+    }
 }
 
 #[test]

@@ -82,6 +82,7 @@ impl<E: Engine> Engine for ReferenceSums<'_, E> {
         flatten_spatial(x: &E::Tensor);
         unflatten_spatial(x: &E::Tensor, like: &E::Tensor);
         unflatten_square(x: &E::Tensor, side: usize);
+        pixel_shuffle(x: &E::Tensor, factor: usize);
         upsample_nearest_2x(x: &E::Tensor);
         upsample_nearest_like(x: &E::Tensor, like: &E::Tensor);
         resize_bilinear_like(x: &E::Tensor, like: &E::Tensor);

@@ -26,6 +26,7 @@ smartedit_tests::matrix!(engine:
     heads,
     spatial_layouts,
     nearest,
+    pixel_shuffle,
     bilinear,
     attention,
     attention_of_many_queries,
@@ -279,6 +280,15 @@ fn spatial_layouts<E: Engine>(e: &E) {
     let square = values(&[2, 9, 3], 30);
     let expected = Array4::from_shape_fn((2, 3, 3, 3), |(n, c, y, x)| square[[n, y * 3 + x, c]]);
     close(e, e.unflatten_square(&up(e, &square), 3), view(&expected));
+}
+
+fn pixel_shuffle<E: Engine>(e: &E) {
+    let x = values(&[2, 12, 3, 5], 34);
+    let expected = Array4::from_shape_fn((2, 3, 6, 10), |(n, c, i, j)| {
+        x[[n, 4 * c + 2 * (i % 2) + j % 2, i / 2, j / 2]]
+    });
+    close(e, e.pixel_shuffle(&up(e, &x), 2), view(&expected));
+    assert!(e.pixel_shuffle(&up(e, &values(&[1, 3, 2, 2], 35)), 2).is_err());
 }
 
 fn nearest<E: Engine>(e: &E) {

@@ -237,6 +237,10 @@ impl Engine for CandleEngine {
         x.tensor().and_then(|x| unflatten(&x, side, side)).op("unflatten_square")
     }
 
+    fn pixel_shuffle(&self, x: &CandleTensor, factor: usize) -> Result<CandleTensor> {
+        x.tensor().and_then(|x| candle_nn::ops::pixel_shuffle(&x, factor)).op("pixel_shuffle")
+    }
+
     fn upsample_nearest_2x(&self, x: &CandleTensor) -> Result<CandleTensor> {
         let double = |(height, width)| resize(x, (2 * height, 2 * width), cpu::nearest);
         spatial(x).and_then(double).op("upsample_nearest_2x")

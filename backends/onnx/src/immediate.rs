@@ -212,6 +212,7 @@ impl Engine for ImmediateEngine {
         flatten_spatial(x);
         unflatten_spatial(x, like);
         unflatten_square(x; side: usize);
+        pixel_shuffle(x; factor: usize);
         upsample_nearest_2x(x);
         upsample_nearest_like(x, like);
         resize_bilinear_like(x, like);

@@ -19,12 +19,16 @@ pub struct TorchEngine {
     kind: Kind,
     threads: Option<NonZeroUsize>,
     own_parameters: bool,
+    observer: Option<AttentionObserver>,
 }
+
+/// What is called with the queries, the keys and the scale of every attention.
+type AttentionObserver = Box<dyn Fn(&TorchTensor, &TorchTensor, f64) + Send + Sync>;
 
 impl TorchEngine {
     /// An engine on the given device, which must exist.
     pub fn new(device: Device, precision: Precision) -> Self {
-        Self { device, kind: kind(precision), threads: None, own_parameters: false }
+        Self { device, kind: kind(precision), threads: None, own_parameters: false, observer: None }
     }
 
     /// An engine on the CPU.
@@ -43,6 +47,16 @@ impl TorchEngine {
     #[must_use]
     pub fn with_own_parameters(self) -> Self {
         Self { own_parameters: true, ..self }
+    }
+
+    /// Calls `observer` with the queries `[batch, heads, n, d]`, the keys `[batch, heads, m, d]` and the scale of every
+    /// attention, in the order in which networks compute them: training may supervise where a network looks.
+    #[must_use]
+    pub fn with_attention_observer(
+        self,
+        observer: impl Fn(&TorchTensor, &TorchTensor, f64) + Send + Sync + 'static,
+    ) -> Self {
+        Self { observer: Some(Box::new(observer)), ..self }
     }
 
     /// Runs an operation and names it in its error.
@@ -266,6 +280,10 @@ impl Engine for TorchEngine {
         self.map("unflatten_square", x, |x| unflatten(x, int(side), int(side)))
     }
 
+    fn pixel_shuffle(&self, x: &TorchTensor, factor: usize) -> Result<TorchTensor> {
+        self.map("pixel_shuffle", x, |x| x.f_pixel_shuffle(int(factor)))
+    }
+
     fn upsample_nearest_2x(&self, x: &TorchTensor) -> Result<TorchTensor> {
         self.map("upsample_nearest_2x", x, |x| {
             x.f_upsample_nearest2d(spatial(x)?.map(|size| 2 * size), None, None)
@@ -290,6 +308,9 @@ impl Engine for TorchEngine {
         scale: f64,
         mask: Option<&TorchTensor>,
     ) -> Result<TorchTensor> {
+        if let Some(observer) = &self.observer {
+            observer(q, k, scale);
+        }
         self.map("attention", q, |q| {
             let mask = mask.map(TorchTensor::tensor);
             Tensor::f_scaled_dot_product_attention(q, k.tensor(), v.tensor(), mask, 0.0, false, scale, false)

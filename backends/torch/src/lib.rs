@@ -13,4 +13,5 @@ mod threads;
 
 pub use backend::TorchBackend;
 pub use engine::TorchEngine;
+pub use memory::keep_freed as keep_freed_memory;
 pub use tensor::TorchTensor;

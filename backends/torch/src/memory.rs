@@ -8,7 +8,7 @@ use std::sync::Once;
 /// By itself glibc returns such a buffer to the system at once, which then has to clear it again, page by page,
 /// hundreds of times in a denoising step. Threads that start later share one arena: in those of their own, buffers
 /// of this size would go to the system all the same.
-pub(crate) fn keep_freed() {
+pub fn keep_freed() {
     static ONCE: Once = Once::new();
     ONCE.call_once(set_thresholds);
 }

@@ -12,7 +12,7 @@ mod torch_noise;
 pub use denoising::{DenoiserInput, Denoising};
 pub use guidance::{BRANCHES, Branch, Guidance};
 pub use noise::{NoiseSource, RecordedNoise, SeededNoise};
-pub use schedule::Schedule;
+pub use schedule::{Schedule, alphas_cumprod};
 pub use torch_noise::TorchNoise;
 
 /// The denoising loop cannot begin or go on.

@@ -1,13 +1,13 @@
 //! Samplers: which noise levels are visited, and how to go from one to the next.
 //!
-//! Equal to diffusers 0.20.2's `EulerAncestralDiscreteScheduler`, `EulerDiscreteScheduler` and `DDIMScheduler` for
-//! noise prediction, with `linspace` spacing, `clip_sample` and `set_alpha_to_one` off, and η = 0. Euler's noise
-//! draw, which has no effect there, is left out.
+//! Equal to diffusers 0.20.2's `EulerAncestralDiscreteScheduler`, `EulerDiscreteScheduler` and `DDIMScheduler`, with
+//! `linspace` or `trailing` spacing, `clip_sample` and `set_alpha_to_one` off, and η = 0. Euler's noise draw, which
+//! has no effect there, is left out.
 
 use ndarray::{Array4, Zip};
 
 use super::{DiffusionError, expect_shape};
-use crate::model::{BetaSchedule, SchedulerConfig, SchedulerKind};
+use crate::model::{BetaSchedule, PredictionType, SchedulerConfig, SchedulerKind, TimestepSpacing};
 
 /// Most training steps that a configuration may have.
 const MAX_TRAIN_TIMESTEPS: usize = 1_000_000;
@@ -16,6 +16,7 @@ const MAX_TRAIN_TIMESTEPS: usize = 1_000_000;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Schedule {
     kind: SchedulerKind,
+    prediction_type: PredictionType,
     levels: Vec<Level>,
     init_noise_sigma: f32,
 }
@@ -36,12 +37,15 @@ impl Schedule {
         if !(1..=max).contains(&steps) {
             return Err(DiffusionError::Steps { steps, max });
         }
-        let timesteps = spread(max - 1, steps);
+        let timesteps = match config.timestep_spacing {
+            TimestepSpacing::Linspace => spread(max - 1, steps),
+            TimestepSpacing::Trailing => trailing(max, steps),
+        };
         let (levels, init_noise_sigma) = match kind {
             SchedulerKind::EulerAncestral | SchedulerKind::Euler => euler_levels(&alphas, &timesteps),
             SchedulerKind::Ddim => (ddim_levels(&alphas, &timesteps), 1.0),
         };
-        Ok(Self { kind, levels, init_noise_sigma })
+        Ok(Self { kind, prediction_type: config.prediction_type, levels, init_noise_sigma })
     }
 
     /// The sampler.
@@ -91,7 +95,7 @@ impl Schedule {
         })
     }
 
-    /// The noise-free latents that a predicted noise amounts to in a step, for previews.
+    /// The noise-free latents that a prediction amounts to in a step.
     pub fn predicted_original(
         &self,
         latents: &Array4<f32>,
@@ -100,15 +104,26 @@ impl Schedule {
     ) -> Result<Array4<f32>, DiffusionError> {
         let level = self.level(index)?;
         expect_shape("predictions", prediction.shape(), latents.shape())?;
-        let original = |x: f32, noise: f32| match self.kind {
-            SchedulerKind::EulerAncestral | SchedulerKind::Euler => x - level.from * noise,
-            SchedulerKind::Ddim => (x - (1.0 - level.from).sqrt() * noise) / level.from.sqrt(),
-        };
-        Ok(Zip::from(latents).and(prediction).map_collect(|&x, &noise| original(x, noise)))
+        let (of_latents, of_prediction) = self.original_weights(level.from);
+        Ok(Zip::from(latents).and(prediction).map_collect(|&x, &p| of_latents * x + of_prediction * p))
     }
 
-    /// The latents after a step, given the predicted noise and, where [`Schedule::needs_noise`], fresh noise of
-    /// unit variance. All arrays have the same shape.
+    /// What latents and prediction are multiplied with to give the noise-free latents, at a level.
+    fn original_weights(&self, level: f32) -> (f32, f32) {
+        use PredictionType::{Epsilon, VPrediction};
+        match (self.kind, self.prediction_type) {
+            (SchedulerKind::Ddim, Epsilon) => (1.0 / level.sqrt(), -((1.0 - level) / level).sqrt()),
+            (SchedulerKind::Ddim, VPrediction) => (level.sqrt(), -(1.0 - level).sqrt()),
+            (SchedulerKind::EulerAncestral | SchedulerKind::Euler, Epsilon) => (1.0, -level),
+            (SchedulerKind::EulerAncestral | SchedulerKind::Euler, VPrediction) => {
+                let variance = level * level + 1.0;
+                (1.0 / variance, -level / variance.sqrt())
+            }
+        }
+    }
+
+    /// The latents after a step, given the prediction and, where [`Schedule::needs_noise`], fresh noise of unit
+    /// variance. All arrays have the same shape.
     pub fn step(
         &self,
         latents: &Array4<f32>,
@@ -120,9 +135,14 @@ impl Schedule {
         let original = self.predicted_original(latents, prediction, index)?;
         if self.kind == SchedulerKind::Ddim {
             let (signal, direction) = (level.to.sqrt(), (1.0 - level.to).sqrt());
-            return Ok(Zip::from(&original)
-                .and(prediction)
-                .map_collect(|&original, &noise| signal * original + direction * noise));
+            let (from_signal, from_direction) = (level.from.sqrt(), (1.0 - level.from).sqrt());
+            return Ok(Zip::from(&original).and(latents).and(prediction).map_collect(|&original, &x, &p| {
+                let noise = match self.prediction_type {
+                    PredictionType::Epsilon => p,
+                    PredictionType::VPrediction => from_signal * p + from_direction * x,
+                };
+                signal * original + direction * noise
+            }));
         }
         let (down, up) = if self.needs_noise() { ancestral(level.from, level.to) } else { (level.to, 0.0) };
         let dt = down - level.from;
@@ -150,7 +170,10 @@ fn ancestral(from: f32, to: f32) -> (f32, f32) {
 }
 
 /// ᾱ of each training step: the part of the signal's variance that is left.
-fn alphas_cumprod(config: &SchedulerConfig) -> Result<Vec<f32>, DiffusionError> {
+///
+/// # Errors
+/// The configuration makes no sense.
+pub fn alphas_cumprod(config: &SchedulerConfig) -> Result<Vec<f32>, DiffusionError> {
     let SchedulerConfig { beta_start: start, beta_end: end, num_train_timesteps: steps, .. } = *config;
     if !(1..=MAX_TRAIN_TIMESTEPS).contains(&steps) {
         return Err(DiffusionError::Config(format!(
@@ -206,6 +229,12 @@ fn spread(last: usize, count: usize) -> Vec<f64> {
         .rev()
         .map(|index| if index + 1 == count && count > 1 { last as f64 } else { index as f64 * step })
         .collect()
+}
+
+/// Every `max / count`-th of `max` training steps, from the last on.
+fn trailing(max: usize, count: usize) -> Vec<f64> {
+    let stride = max as f64 / count as f64;
+    (0..count).map(|index| (max as f64 - index as f64 * stride).round_ties_even() - 1.0).collect()
 }
 
 fn euler_levels(alphas: &[f32], timesteps: &[f64]) -> (Vec<Level>, f32) {

@@ -318,12 +318,36 @@ pub struct VaeConfig {
     pub norm_groups: usize,
     /// What noisy latents are multiplied with to have variance 1.
     pub scaling_factor: f32,
+    /// Side of the squares of pixels that the first convolution of the encoder reads, and the last of the decoder
+    /// writes, as one cell. Stable Diffusion: 1.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub patch_size: usize,
+    /// Whether encoder and decoder normalise and activate what their last convolutions read, as Stable Diffusion's
+    /// do. A group norm there takes absolute colour away, which a small network then learns slowly.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub norm_out: bool,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn is_one(size: &usize) -> bool {
+    *size == 1
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn is_yes(value: &bool) -> bool {
+    *value
 }
 
 impl VaeConfig {
     /// By what factor height and width of a picture exceed those of its latents.
     pub fn downsampling(&self) -> usize {
-        1 << self.block_channels.len().saturating_sub(1).min(16)
+        self.patch_size << self.block_channels.len().saturating_sub(1).min(16)
     }
 }
 
@@ -371,6 +395,46 @@ pub struct SchedulerConfig {
     pub num_train_timesteps: usize,
     /// Added to DDIM's timesteps.
     pub steps_offset: usize,
+    /// What the denoiser predicts.
+    #[serde(default, skip_serializing_if = "PredictionType::is_default")]
+    pub prediction_type: PredictionType,
+    /// Which training steps a run visits.
+    #[serde(default, skip_serializing_if = "TimestepSpacing::is_default")]
+    pub timestep_spacing: TimestepSpacing,
+}
+
+/// What a denoiser predicts of noisy latents `√ᾱ x₀ + √(1−ᾱ) ε`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PredictionType {
+    /// The noise `ε`.
+    #[default]
+    Epsilon,
+    /// The velocity `√ᾱ ε − √(1−ᾱ) x₀` (Salimans and Ho, 2022).
+    VPrediction,
+}
+
+impl PredictionType {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Which training steps a run of some number of steps visits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimestepSpacing {
+    /// Evenly from the last training step to the first, both included; a single step is at the first.
+    #[default]
+    Linspace,
+    /// Evenly from the last training step on, which a single step is at, too.
+    Trailing,
+}
+
+impl TimestepSpacing {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How variances lie between the first and the last training step.

@@ -96,6 +96,7 @@ impl NetworkConfig {
                     ("length of block_channels", c.block_channels.len(), MAX_RESOLUTIONS),
                     ("layers_per_block", c.layers_per_block, MAX_LAYERS),
                     ("norm_groups", c.norm_groups, MAX_WIDTH),
+                    ("patch_size", c.patch_size, MAX_SIDE),
                 ];
                 sizes.extend(c.block_channels.iter().map(|&size| ("block_channels", size, MAX_WIDTH)));
                 sizes

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use super::{
     Activation, BetaSchedule, BimConfig, ConnectorConfig, EditDefaults, FORMAT_VERSION, IMAGE_TOKENS,
-    InteractionConfig, LlamaConfig, ModelConfig, NetworkConfig, PipelineConfig, QFormerConfig,
-    SchedulerConfig, SchedulerKind, StageConfig, TextConfig, UnetConfig, VaeConfig, VisionConfig,
+    InteractionConfig, LlamaConfig, ModelConfig, NetworkConfig, PipelineConfig, PredictionType,
+    QFormerConfig, SchedulerConfig, SchedulerKind, StageConfig, TextConfig, TimestepSpacing, UnetConfig,
+    VaeConfig, VisionConfig,
 };
 use crate::stage::StageKind;
 use crate::text::release_prompt;
@@ -65,6 +66,8 @@ impl Preset {
                 beta_schedule: BetaSchedule::ScaledLinear,
                 num_train_timesteps: 1000,
                 steps_offset: 1,
+                prediction_type: PredictionType::Epsilon,
+                timestep_spacing: TimestepSpacing::Linspace,
             },
             defaults: EditDefaults {
                 steps: 100,
@@ -184,6 +187,8 @@ fn diffusion(text: TextConfig, vae_channels: Vec<usize>, unet_channels: Vec<usiz
         layers_per_block: 2,
         norm_groups: 32,
         scaling_factor: 0.18215,
+        patch_size: 1,
+        norm_out: true,
     };
     let unet = UnetConfig {
         in_channels: 8,

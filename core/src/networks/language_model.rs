@@ -79,7 +79,7 @@ impl<T> LanguageModel<T> {
 }
 
 /// Cosines and sines of the rotary embedding, `[length, d]` each, of positions from `start` on.
-pub(crate) fn rotary_tables(config: &LlamaConfig, start: usize, length: usize) -> (Array2<f32>, Array2<f32>) {
+pub fn rotary_tables(config: &LlamaConfig, start: usize, length: usize) -> (Array2<f32>, Array2<f32>) {
     let head_dim = config.hidden_size.checked_div(config.num_heads).unwrap_or(0);
     let half = (head_dim / 2).max(1);
     let angle = |(row, column): (usize, usize)| {

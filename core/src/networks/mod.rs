@@ -18,12 +18,11 @@ mod vision_encoder;
 
 pub use bim::{Bim, BimOutput, position_encoding};
 pub use connector::{Conditioning, Connector, Interaction, SimpleCa};
-pub(crate) use language_model::rotary_tables;
-pub use language_model::{LanguageModel, Positions};
+pub use language_model::{LanguageModel, Positions, rotary_tables};
 pub use layers::KeyValue;
+pub(crate) use layers::{Conv2d, LayerNorm, Linear};
 pub use qformer::QFormer;
-pub use text_encoder::TextEncoder;
-pub(crate) use text_encoder::causal_mask;
+pub use text_encoder::{TextEncoder, causal_mask};
 pub use unet::{PreparedContext, Unet};
 pub use vae::{VaeDecoder, VaeEncoder};
 pub use vision_encoder::VisionEncoder;

@@ -49,7 +49,7 @@ impl<T> TextEncoder<T> {
 
 /// What is added to attention scores so that each of `length` positions sees the `past` ones before them all,
 /// those before itself and itself: `[length, past + length]`.
-pub(crate) fn causal_mask(past: usize, length: usize) -> Array2<f32> {
+pub fn causal_mask(past: usize, length: usize) -> Array2<f32> {
     Array2::from_shape_fn(
         (length, past + length),
         |(row, column)| {

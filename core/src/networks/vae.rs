@@ -14,7 +14,7 @@ pub struct VaeEncoder<T> {
     conv_in: Conv2d<T>,
     blocks: Vec<DownBlock<T>>,
     middle: MiddleBlock<T>,
-    norm_out: GroupNorm<T>,
+    norm_out: Option<GroupNorm<T>>,
     conv_out: Conv2d<T>,
     quant_conv: Conv2d<T>,
     latent_channels: usize,
@@ -26,8 +26,9 @@ pub struct VaeDecoder<T> {
     conv_in: Conv2d<T>,
     middle: MiddleBlock<T>,
     blocks: Vec<UpBlock<T>>,
-    norm_out: GroupNorm<T>,
+    norm_out: Option<GroupNorm<T>>,
     conv_out: Conv2d<T>,
+    patch_size: usize,
 }
 
 impl<T> VaeEncoder<T> {
@@ -45,10 +46,17 @@ impl<T> VaeEncoder<T> {
             inputs = outputs;
         }
         Ok(Self {
-            conv_in: Conv2d::load(&scope.scope("conv_in"), config.image_channels, first, 3)?,
+            conv_in: Conv2d::load_strided(
+                &scope.scope("conv_in"),
+                config.image_channels,
+                first,
+                3 * config.patch_size,
+                config.patch_size,
+                Padding::all(config.patch_size),
+            )?,
             blocks,
             middle: MiddleBlock::load(&scope.scope("mid_block"), config, last)?,
-            norm_out: GroupNorm::load(&scope.scope("conv_norm_out"), config.norm_groups, last, EPS)?,
+            norm_out: norm_out(&scope, config, last)?,
             conv_out: Conv2d::load(&scope.scope("conv_out"), last, moments, 3)?,
             quant_conv: Conv2d::load(&weights.scope("quant_conv"), moments, moments, 1)?,
             latent_channels: config.latent_channels,
@@ -58,11 +66,16 @@ impl<T> VaeEncoder<T> {
     /// Pixels in −1…1 `[batch, 3, h, w]` → the mean of the latents' distribution `[batch, 4, h/8, w/8]`,
     /// unscaled.
     pub fn forward<E: Engine<Tensor = T>>(&self, e: &E, pixels: &T) -> Result<T> {
+        e.narrow(&self.moments(e, pixels)?, 1, 0, self.latent_channels)
+    }
+
+    /// Pixels in −1…1 `[batch, 3, h, w]` → mean, then logarithm of the variance of the latents' distribution,
+    /// `[batch, 8, h/8, w/8]`. Training draws from it, an edit takes the mean.
+    pub fn moments<E: Engine<Tensor = T>>(&self, e: &E, pixels: &T) -> Result<T> {
         let x = self.conv_in.forward(e, pixels)?;
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(e, x))?;
-        let x = self.middle.forward(e, x)?;
-        let x = self.conv_out.forward(e, &e.silu(&self.norm_out.forward(e, &x)?)?)?;
-        e.narrow(&self.quant_conv.forward(e, &x)?, 1, 0, self.latent_channels)
+        let x = activated(e, self.norm_out.as_ref(), self.middle.forward(e, x)?)?;
+        self.quant_conv.forward(e, &self.conv_out.forward(e, &x)?)
     }
 }
 
@@ -85,8 +98,14 @@ impl<T> VaeDecoder<T> {
             conv_in: Conv2d::load(&scope.scope("conv_in"), latent, last, 3)?,
             middle: MiddleBlock::load(&scope.scope("mid_block"), config, last)?,
             blocks,
-            norm_out: GroupNorm::load(&scope.scope("conv_norm_out"), config.norm_groups, first, EPS)?,
-            conv_out: Conv2d::load(&scope.scope("conv_out"), first, config.image_channels, 3)?,
+            norm_out: norm_out(&scope, config, first)?,
+            conv_out: Conv2d::load(
+                &scope.scope("conv_out"),
+                first,
+                config.image_channels * config.patch_size.pow(2),
+                3,
+            )?,
+            patch_size: config.patch_size,
         })
     }
 
@@ -95,7 +114,26 @@ impl<T> VaeDecoder<T> {
         let x = self.conv_in.forward(e, &self.post_quant_conv.forward(e, latents)?)?;
         let x = self.middle.forward(e, x)?;
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(e, x))?;
-        self.conv_out.forward(e, &e.silu(&self.norm_out.forward(e, &x)?)?)
+        let x = self.conv_out.forward(e, &activated(e, self.norm_out.as_ref(), x)?)?;
+        if self.patch_size == 1 { Ok(x) } else { e.pixel_shuffle(&x, self.patch_size) }
+    }
+}
+
+/// The norm before the last convolution, where the configuration asks for one.
+fn norm_out<T>(
+    weights: &Weights<'_, T>,
+    config: &VaeConfig,
+    channels: usize,
+) -> weights::Result<Option<GroupNorm<T>>> {
+    let load = || GroupNorm::load(&weights.scope("conv_norm_out"), config.norm_groups, channels, EPS);
+    config.norm_out.then(load).transpose()
+}
+
+/// What the last convolution reads.
+fn activated<E: Engine>(e: &E, norm: Option<&GroupNorm<E::Tensor>>, x: E::Tensor) -> Result<E::Tensor> {
+    match norm {
+        Some(norm) => e.silu(&norm.forward(e, &x)?),
+        None => Ok(x),
     }
 }
 

@@ -53,11 +53,15 @@ impl<T> VisionEncoder<T> {
 
     /// Normalised pixels `[batch, 3, s, s]` → features of the patches `[batch, p, e]`.
     pub fn forward<E: Engine<Tensor = T>>(&self, e: &E, pixels: &T) -> Result<T> {
+        e.narrow(&self.states(e, pixels)?, 1, 1, self.num_patches)
+    }
+
+    /// Normalised pixels `[batch, 3, s, s]` → states of the class token and of the patches `[batch, 1 + p, e]`.
+    pub fn states<E: Engine<Tensor = T>>(&self, e: &E, pixels: &T) -> Result<T> {
         let patches = e.flatten_spatial(&self.patch_embedding.forward(e, pixels)?)?;
         let class = e.unsqueeze(&e.unsqueeze(&self.class_embedding, 0)?, 0)?;
         let class = e.broadcast_batch_like(&class, &patches)?;
         let x = e.add(&e.concat(&[&class, &patches], 1)?, &self.position_embedding)?;
-        let x = self.layers.forward(e, self.norm.forward(e, &x)?, None)?;
-        e.narrow(&x, 1, 1, self.num_patches)
+        self.layers.forward(e, self.norm.forward(e, &x)?, None)
     }
 }

@@ -38,23 +38,34 @@ impl PictureDifference {
             squares += u64::from(difference) * u64::from(difference);
         }
         let count = a.as_raw().len().max(1) as f64;
-        let psnr = 10.0 * (255.0 * 255.0 / (squares as f64 / count)).log10();
+        let psnr = peak_signal_to_noise(squares as f64 / count);
         Some(Self { max, mean: sum as f64 / count, psnr, ssim: ssim(a, b) })
     }
 }
 
 fn ssim(a: &RgbImage, b: &RgbImage) -> Option<f64> {
-    let (width, height) = (a.width() as usize, a.height() as usize);
-    if width.min(height) < WINDOW {
-        return None;
-    }
-    let window = window();
-    let of_channel = |channel| ssim_of_channel(&plane(a, channel), &plane(b, channel), width, &window);
-    Some((0..3).map(of_channel).sum::<f64>() / 3.0)
+    let planes = |picture| [0, 1, 2].map(|channel| plane(picture, channel));
+    structural_similarity(&planes(a), &planes(b), a.width() as usize)
 }
 
 fn plane(picture: &RgbImage, channel: usize) -> Vec<f64> {
     picture.as_raw().iter().skip(channel).step_by(3).map(|&value| value.into()).collect()
+}
+
+/// SSIM of channels of values in 0…255 with rows of `width` pixels, as [`PictureDifference::ssim`] has it.
+pub(crate) fn structural_similarity(a: &[Vec<f64>; 3], b: &[Vec<f64>; 3], width: usize) -> Option<f64> {
+    let height = a[0].len().checked_div(width)?;
+    if width.min(height) < WINDOW {
+        return None;
+    }
+    let window = window();
+    let of_channel = |(a, b): (&Vec<f64>, &Vec<f64>)| ssim_of_channel(a, b, width, &window);
+    Some(a.iter().zip(b).map(of_channel).sum::<f64>() / 3.0)
+}
+
+/// The ratio in dB of the largest value, 255, to an error whose mean square this is; infinite for none.
+pub(crate) fn peak_signal_to_noise(mean_square: f64) -> f64 {
+    10.0 * (255.0 * 255.0 / mean_square).log10()
 }
 
 /// SSIM of two planes with rows of `width` pixels.

@@ -13,6 +13,7 @@ mod tensor;
 
 pub use decode::{Alpha, DecodeOptions, Limits, decode, dimensions};
 pub use difference::PictureDifference;
+pub(crate) use difference::{peak_signal_to_noise, structural_similarity};
 pub use encode::{Format, encode};
 pub use prepare::{Resize, SIDE_MULTIPLE, floor_sides, prepare, prepared_size};
 pub use resample::{Filter, resize};

@@ -120,13 +120,7 @@ impl Compare {
     /// A server of the deployments that are compared and no others.
     fn local(&self) -> Result<Local, CliError> {
         let mut local = Local::configured("compare", &self.settings, &self.deployments)?;
-        for name in &self.deployments {
-            if !local.config.deployments.contains_key(name) {
-                return Err(CliError::usage(format!("there is no deployment and no engine `{name}`")));
-            }
-        }
-        local.config.deployments.retain(|name, _| self.deployments.contains(name));
-        local.config.default_deployment = self.deployments.first().cloned();
+        local.keep_only(&self.deployments)?;
         Ok(local)
     }
 

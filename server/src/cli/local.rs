@@ -34,6 +34,18 @@ impl Local {
         Ok(Self { config: loaded.config, engines })
     }
 
+    /// Configures no deployments but these, of which the first becomes the default one.
+    pub(super) fn keep_only(&mut self, deployments: &[String]) -> Result<(), CliError> {
+        for name in deployments {
+            if !self.config.deployments.contains_key(name) {
+                return Err(CliError::usage(format!("there is no deployment and no engine `{name}`")));
+            }
+        }
+        self.config.deployments.retain(|name, _| deployments.contains(name));
+        self.config.default_deployment = deployments.first().cloned();
+        Ok(())
+    }
+
     /// Starts it on a loopback port and waits until these deployments are ready; an empty name is the default one.
     pub(super) async fn start(self, deployments: &[String]) -> Result<SocketAddr, CliError> {
         let loader = Arc::new(EngineLoader::new(self.engines, &self.config.cache));

@@ -1,11 +1,13 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
 mod bench;
+mod columns;
 mod compare;
 mod convert;
 mod deployments;
 mod edit;
 mod error;
+mod evaluate;
 #[cfg(feature = "onnx")]
 mod export;
 mod inspect;
@@ -40,6 +42,8 @@ enum Command {
     Edit(Box<edit::Edit>),
     /// Make one edit on several deployments or engines and show how they differ
     Compare(Box<compare::Compare>),
+    /// Score deployments, or pictures that were edited elsewhere, on a Reason-Edit benchmark
+    Evaluate(Box<evaluate::Evaluate>),
     /// Turn official checkpoints into a model directory
     Convert(convert::Convert),
     /// Write a stage as an ONNX graph, for other runtimes
@@ -66,6 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Edit(edit) => edit.run(),
         Command::Compare(compare) => compare.run(),
+        Command::Evaluate(evaluate) => evaluate.run(),
         Command::Convert(convert) => convert.run(),
         #[cfg(feature = "onnx")]
         Command::Export(export) => export.run(),

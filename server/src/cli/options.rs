@@ -9,7 +9,7 @@ use super::CliError;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
-    /// Seed of all noise [default: random]
+    /// Seed of all noise [default: random; 0 where edits are scored]
     #[arg(long)]
     seed: Option<u64>,
     /// Denoising steps [default: the model's]
@@ -101,6 +101,11 @@ impl Options {
             no_cache: self.no_cache,
             ..client::EditOptions::default()
         })
+    }
+
+    /// The seed, if one is given.
+    pub(super) fn seed(&self) -> Option<u64> {
+        self.seed
     }
 
     /// Whether the file's EXIF orientation is left alone.

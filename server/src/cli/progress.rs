@@ -42,6 +42,14 @@ impl Bar {
         }
     }
 
+    /// So many of the things that are done one after the other, or at the same time, are done.
+    pub(super) fn count(&self, what: &'static str, done: usize, total: usize) {
+        self.0.set_style(style(STEPS));
+        self.0.set_message(what);
+        self.0.set_length(total as u64);
+        self.0.set_position(done as u64);
+    }
+
     /// Whose events are shown from now on.
     pub(super) fn deployment(&self, name: &str) {
         self.0.set_prefix(format!("{name}: "));

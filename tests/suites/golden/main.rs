@@ -8,6 +8,7 @@ mod drafts;
 mod golden_edits;
 mod golden_networks;
 mod golden_stages;
+mod metrics;
 mod programs;
 mod replay;
 mod reuse;

@@ -3,6 +3,7 @@
 mod compare;
 mod convert;
 mod edit;
+mod evaluate;
 mod placement;
 mod serve;
 
@@ -107,7 +108,7 @@ fn help_and_version_are_no_failure() {
     assert!(version.out.starts_with("smartedit "), "{}", version.out);
     let help = run(["--help"]);
     help.succeeded();
-    for command in ["serve", "edit", "compare", "convert", "inspect", "deployments"] {
+    for command in ["serve", "edit", "compare", "evaluate", "convert", "inspect", "deployments"] {
         assert!(help.out.contains(command), "{}", help.out);
     }
 }

@@ -542,6 +542,22 @@ impl Engine for Recorder {
         Ok(self.reshape(&self.permute(x, &[0, 2, 1]), &[0, 0, side as i64, side as i64], shape))
     }
 
+    fn pixel_shuffle(&self, x: &Recorded, factor: usize) -> Result<Recorded> {
+        let [batch, channels, height, width] = dims("pixel_shuffle", x)?;
+        let squares = factor * factor;
+        let channels = match channels {
+            Size::Known(channels) if factor > 0 && channels.is_multiple_of(squares) => channels / squares,
+            other => {
+                let message = format!("{other} channels do not divide into squares of {factor}x{factor}");
+                return Err(EngineError::new("pixel_shuffle", message));
+            }
+        };
+        let times = Size::Known(factor);
+        let shape = vec![batch.clone(), Size::Known(channels), height.times(&times), width.times(&times)];
+        let attributes = vec![("blocksize", Attribute::Int(factor as i64)), ("mode", Attribute::Text("CRD"))];
+        Ok(self.operator("DepthToSpace", &[x], attributes, shape))
+    }
+
     fn upsample_nearest_2x(&self, x: &Recorded) -> Result<Recorded> {
         let [batch, channels, height, width] = dims("upsample_nearest_2x", x)?;
         let two = Size::Known(2);

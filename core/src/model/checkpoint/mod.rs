@@ -7,6 +7,7 @@
 pub mod pickle;
 mod tensor;
 mod torch;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 pub use self::tensor::TensorView;
 use self::tensor::{Entry, Layout};
 use self::torch::Fault;
+pub use self::weights::CheckpointWeights;
 use crate::weights::map_read_only;
 
 /// Bytes a sharded index may have.

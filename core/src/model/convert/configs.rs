@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use super::Problem;
 use super::source::read_json;
 use crate::model::{
-    Activation, BetaSchedule, LlamaConfig, SchedulerConfig, SchedulerKind, TextConfig, UnetConfig, VaeConfig,
-    VisionConfig,
+    Activation, BetaSchedule, LlamaConfig, PredictionType, SchedulerConfig, SchedulerKind, TextConfig,
+    TimestepSpacing, UnetConfig, VaeConfig, VisionConfig,
 };
 
 /// A configuration file.
@@ -266,6 +266,8 @@ pub(super) fn vae(file: &ConfigFile<'_>) -> Result<VaeConfig, Problem> {
         layers_per_block: vae.layers_per_block,
         norm_groups: vae.norm_num_groups,
         scaling_factor: vae.scaling_factor.unwrap_or(0.18215),
+        patch_size: 1,
+        norm_out: true,
     })
 }
 
@@ -392,10 +394,11 @@ pub(super) fn scheduler(file: &ConfigFile<'_>) -> Result<(SchedulerConfig, Vec<S
         num_train_timesteps: usize,
         #[serde(default)]
         steps_offset: usize,
+        #[serde(default)]
+        prediction_type: PredictionType,
         timestep_spacing: Option<String>,
     }
     file.only(&[
-        ("prediction_type", json!("epsilon")),
         ("trained_betas", Value::Null),
         ("use_karras_sigmas", json!(false)),
         ("rescale_betas_zero_snr", json!(false)),
@@ -415,9 +418,14 @@ pub(super) fn scheduler(file: &ConfigFile<'_>) -> Result<(SchedulerConfig, Vec<S
             SchedulerKind::EulerAncestral
         }
     };
-    if let Some(spacing) = scheduler.timestep_spacing.filter(|spacing| spacing != "linspace") {
-        notes.push(format!("`timestep_spacing` {spacing:?} of the scheduler is not carried over"));
-    }
+    let spacing = match scheduler.timestep_spacing.as_deref() {
+        None | Some("linspace") => TimestepSpacing::Linspace,
+        Some("trailing") => TimestepSpacing::Trailing,
+        Some(other) => {
+            notes.push(format!("`timestep_spacing` {other:?} of the scheduler is not carried over"));
+            TimestepSpacing::Linspace
+        }
+    };
     let config = SchedulerConfig {
         default,
         beta_start: scheduler.beta_start,
@@ -425,6 +433,8 @@ pub(super) fn scheduler(file: &ConfigFile<'_>) -> Result<(SchedulerConfig, Vec<S
         beta_schedule: scheduler.beta_schedule,
         num_train_timesteps: scheduler.num_train_timesteps,
         steps_offset: scheduler.steps_offset,
+        prediction_type: scheduler.prediction_type,
+        timestep_spacing: spacing,
     };
     Ok((config, notes))
 }

@@ -4,6 +4,7 @@
 //! from. Everything is checked before anything is written, and all problems are reported at once. Tensors are
 //! written one by one in bounded chunks, so that memory does not grow with the checkpoint.
 
+mod clip;
 mod configs;
 mod diffusion;
 mod instruct_pix2pix;
@@ -17,6 +18,7 @@ mod source;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use self::clip::ClipCheckpoint;
 use self::plan::{Findings, Plan};
 pub(super) use self::recipe::dtype_name;
 pub use self::report::{ConvertError, Dropped, Problem, Report, StageReport};

@@ -64,6 +64,11 @@ impl Source {
         Ok(Self { name, checkpoint: Checkpoint::open(&files)?, used: RefCell::default() })
     }
 
+    /// The tensors without the memory of which are used.
+    pub(super) fn into_checkpoint(self) -> Checkpoint {
+        self.checkpoint
+    }
+
     /// The named tensor, which does not count as used.
     pub(super) fn peek(&self, name: &str) -> Option<TensorView<'_>> {
         self.checkpoint.get(name)

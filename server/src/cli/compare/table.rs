@@ -7,6 +7,8 @@ use smartedit_client::{
     CompareEntry, Compared, Difference, LatentDifference, PixelDifference, Stage, StageTiming,
 };
 
+use crate::cli::columns::aligned;
+
 /// What stands where nothing was measured.
 const NOTHING: &str = "–";
 
@@ -24,7 +26,7 @@ pub(super) fn table(entries: &[CompareEntry]) -> String {
         };
         rows.push(std::iter::once(name).chain(entries.iter().map(cell)).collect());
     }
-    let mut text = aligned(&rows);
+    let mut text = aligned(&rows, 1);
     for entry in entries {
         for remark in remarks(entry) {
             text += &format!("{}: {remark}\n", entry.deployment);
@@ -121,24 +123,6 @@ fn remarks(entry: &CompareEntry) -> Vec<String> {
             latents.into_iter().chain(pixels).collect()
         }
     }
-}
-
-fn aligned(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let mut text = String::new();
-    for row in rows {
-        for (column, cell) in row.iter().enumerate() {
-            let (width, separator) = (width(column), if column == 0 { "" } else { "  " });
-            text += &match column {
-                0 => format!("{cell:<width$}"),
-                _ => format!("{separator}{cell:>width$}"),
-            };
-        }
-        text = text.trim_end().to_owned() + "\n";
-    }
-    text
 }
 
 /// Everything that was measured. An infinite ratio is `"Infinity"`, as in the JSON form of the protocol.

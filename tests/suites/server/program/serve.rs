@@ -87,6 +87,11 @@ impl Served {
         Self { child, log, address }
     }
 
+    /// Where it listens.
+    pub(super) fn address(&self) -> &str {
+        &self.address
+    }
+
     async fn health(&self) -> Streaming<HealthCheckResponse> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         let mut client = HealthClient::new(endpoint.connect().await.unwrap());

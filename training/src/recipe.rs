@@ -1,0 +1,287 @@
+//! Recipes: what is trained, in which order, on how much.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context as _, Result, bail};
+use serde::{Deserialize, Serialize};
+use smartedit_core::engine::Precision;
+use smartedit_core::model::{EditDefaults, NetworkConfig, PromptConfig, SchedulerConfig};
+use smartedit_core::stage::StageKind;
+
+use crate::optimizer::Rule;
+
+/// A recipe file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// The name of the model.
+    pub name: String,
+    /// Seed of all that is random.
+    pub seed: u64,
+    /// Precision of arithmetic; parameters are kept in 32 bits.
+    pub precision: TrainingPrecision,
+    /// Rank of the language model's adapters.
+    pub lora_rank: i64,
+    /// What adapters are multiplied with is this over their rank.
+    pub lora_alpha: f64,
+    /// Scenes whose pictures are encoded once, to be used by all stages that train on latents.
+    pub pool_scenes: usize,
+    /// The texts around an instruction.
+    pub prompt: PromptConfig,
+    /// The noise schedule.
+    pub scheduler: SchedulerConfig,
+    /// What the trained model does by default.
+    pub defaults: EditDefaults,
+    /// The networks by their stage.
+    pub networks: BTreeMap<StageKind, NetworkConfig>,
+    /// What is trained, in this order.
+    pub stages: Vec<StageRecipe>,
+    /// The model directories that are written at the end.
+    pub models: Vec<ModelRecipe>,
+}
+
+/// Precision of arithmetic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrainingPrecision {
+    /// 32 bits.
+    F32,
+    /// 16 bits, with the exponent of 32.
+    Bf16,
+}
+
+impl From<TrainingPrecision> for Precision {
+    fn from(precision: TrainingPrecision) -> Self {
+        match precision {
+            TrainingPrecision::F32 => Self::F32,
+            TrainingPrecision::Bf16 => Self::Bf16,
+        }
+    }
+}
+
+/// One stage of training.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StageRecipe {
+    /// The stage's own name, which its directory gets.
+    pub name: String,
+    /// What is learnt.
+    pub objective: ObjectiveKind,
+    /// The stages whose networks this one begins with, a later one before an earlier one. Networks that none of them
+    /// trained begin anew.
+    #[serde(default)]
+    pub after: Vec<String>,
+    /// Steps.
+    pub steps: usize,
+    /// Examples in a step.
+    pub batch: usize,
+    /// Highest learning rate of AdamW; Muon's is ten times it.
+    pub learning_rate: f64,
+    /// Which parameters Muon changes.
+    pub optimizer: Rule,
+    /// Steps in which the learning rate rises from 0.
+    #[serde(default = "default_warmup")]
+    pub warmup: usize,
+    /// Part of the steps, at their end, over which the learning rate falls to 0.
+    #[serde(default = "default_decay")]
+    pub decay: f64,
+    /// Norm to which gradients are scaled down together.
+    #[serde(default = "default_clip")]
+    pub clip_norm: f64,
+    /// Factors of the objective's parts that are not 1, and other numbers that it takes.
+    #[serde(default)]
+    pub weights: BTreeMap<String, f64>,
+    /// The part that follows the QFormer, for stages that train another than the recipe's network: `bim`,
+    /// `simple_ca` or `plain`.
+    #[serde(default)]
+    pub interaction: Option<String>,
+}
+
+fn default_warmup() -> usize {
+    40
+}
+
+fn default_decay() -> f64 {
+    0.4
+}
+
+fn default_clip() -> f64 {
+    1.0
+}
+
+impl StageRecipe {
+    /// The factor of a part of the loss, or another number of the objective's.
+    pub fn weight(&self, name: &str) -> f64 {
+        self.weights.get(name).copied().or_else(|| self.objective.default_weight(name)).unwrap_or(1.0)
+    }
+
+    /// The learning rate in a step.
+    pub fn learning_rate_at(&self, step: usize) -> f64 {
+        let rise = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
+        let left = self.steps.saturating_sub(step) as f64 / (self.steps as f64 * self.decay).max(1.0);
+        self.learning_rate * rise * left.min(1.0)
+    }
+}
+
+/// What a stage learns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ObjectiveKind {
+    /// Autoencoder: pictures from their latents.
+    Vae,
+    /// Towers of vision and text: which caption belongs to which picture, and what lies in each patch.
+    Clip,
+    /// Language model, projector: captions and answers (LLaVA).
+    Llava,
+    /// UNet on the text encoder's reading of the instruction (InstructPix2Pix).
+    Editor,
+    /// UNet on a condition made from the scene: what shall be drawn in cross-attention, where in the feature.
+    Drawing,
+    /// Language model, QFormer: the text encoder's states of a caption (the paper's first stage).
+    Align,
+    /// Language model, QFormer, interaction: the condition that [`ObjectiveKind::Drawing`] is given.
+    Pointing,
+    /// Everything together on the diffusion loss (the paper's second stage).
+    Edit,
+}
+
+impl ObjectiveKind {
+    /// The weights that the objective knows, with their defaults.
+    pub fn known_weights(self) -> &'static [(&'static str, f64)] {
+        match self {
+            Self::Vae => &[("kl", 1e-4), ("object", 2.0), ("gradient", 0.5), ("square", 2.0)],
+            Self::Clip => &[("contrast", 1.0), ("patch", 1.0)],
+            Self::Llava => &[],
+            Self::Editor => &[("mask", 4.0), ("last_timestep", 0.5), ("drop", 0.05)],
+            Self::Drawing => &[("mask", 4.0), ("last_timestep", 0.5), ("drop", 0.05), ("jitter", 0.0)],
+            Self::Align => &[("language", 1.0), ("text", 1.0)],
+            Self::Pointing => &[
+                ("language", 0.2),
+                ("text", 1.0),
+                ("feature", 1.0),
+                ("attention", 0.2),
+                ("gate", 1.0),
+                ("answers", 0.25),
+            ],
+            Self::Edit => &[
+                ("mask", 4.0),
+                ("last_timestep", 0.5),
+                ("drop", 0.05),
+                ("language", 0.1),
+                ("text", 0.0),
+                ("feature", 0.0),
+                ("attention", 0.0),
+                ("gate", 0.0),
+                ("diffusion", 1.0),
+                ("lora", 1.0),
+                ("unet", 1.0),
+                ("segmentation", 0.0),
+                ("complex", 1.0),
+            ],
+        }
+    }
+
+    fn default_weight(self, name: &str) -> Option<f64> {
+        self.known_weights().iter().find(|(known, _)| *known == name).map(|(_, default)| *default)
+    }
+}
+
+/// A model directory to be written.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelRecipe {
+    /// The directory's name.
+    pub name: String,
+    /// `smartedit` or `instruct-pix2pix`.
+    pub kind: String,
+    /// The stages whose networks it is made of, a later one before an earlier one.
+    pub after: Vec<String>,
+}
+
+impl Recipe {
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// The file cannot be read or is none, or all that is wrong with what it says.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let recipe: Self =
+            toml::from_str(&text).with_context(|| format!("{} is no recipe", path.display()))?;
+        let problems = recipe.problems();
+        if problems.is_empty() {
+            return Ok(recipe);
+        }
+        bail!("{}:\n- {}", path.display(), problems.join("\n- "))
+    }
+
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for kind in StageKind::ALL {
+            match self.networks.get(&kind) {
+                None => problems.push(format!("`networks.{kind}` is missing")),
+                Some(config) if config.kind() != kind => {
+                    problems.push(format!("`networks.{kind}` is a {}", config.kind()));
+                }
+                Some(config) => problems.extend(config.check_sizes().err()),
+            }
+        }
+        let mut earlier = BTreeSet::new();
+        for stage in &self.stages {
+            let name = &stage.name;
+            let unknown = stage.after.iter().filter(|after| !earlier.contains(after.as_str()));
+            problems.extend(
+                unknown.map(|after| format!("stage `{name}`: there is no stage `{after}` before it")),
+            );
+            let known = stage.objective.known_weights();
+            let unknown =
+                stage.weights.keys().filter(|weight| known.iter().all(|(known, _)| known != weight));
+            problems.extend(unknown.map(|weight| {
+                let known: Vec<&str> = known.iter().map(|(known, _)| *known).collect();
+                format!("stage `{name}`: there is no weight `{weight}`; known are {}", known.join(", "))
+            }));
+            if stage.steps == 0 || stage.batch == 0 {
+                problems.push(format!("stage `{name}`: `steps` and `batch` must be positive"));
+            }
+            if !(stage.learning_rate > 0.0 && (0.0..=1.0).contains(&stage.decay) && stage.clip_norm > 0.0) {
+                problems.push(format!(
+                    "stage `{name}`: `learning_rate` and `clip_norm` must be positive, `decay` between 0 and 1"
+                ));
+            }
+            if let Some(interaction) = stage.interaction.as_deref()
+                && !["bim", "simple_ca", "plain"].contains(&interaction)
+            {
+                problems.push(format!("stage `{name}`: `interaction` is none of bim, simple_ca, plain"));
+            }
+            if !earlier.insert(name.as_str()) {
+                problems.push(format!("there are two stages `{name}`"));
+            }
+        }
+        for model in &self.models {
+            let unknown = model.after.iter().filter(|after| !earlier.contains(after.as_str()));
+            problems
+                .extend(unknown.map(|after| format!("model `{}`: there is no stage `{after}`", model.name)));
+            if !["smartedit", "instruct-pix2pix"].contains(&model.kind.as_str()) {
+                problems.push(format!(
+                    "model `{}`: `kind` is neither smartedit nor instruct-pix2pix",
+                    model.name
+                ));
+            }
+        }
+        problems
+    }
+}
+
+impl Recipe {
+    /// Gives the language model and the text encoder as many tokens as their tokenizers have.
+    pub(crate) fn fit_vocabularies(&mut self, llama: usize, clip: usize) {
+        for config in self.networks.values_mut() {
+            match config {
+                NetworkConfig::LanguageModel(config) => config.vocab_size = llama,
+                NetworkConfig::TextEncoder(config) => config.vocab_size = clip,
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What makes an instruction hard.
+
+/// The six scenarios of Reason-Edit, and instructions that are none of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scenario {
+    /// "the left cat": place tells the object from others.
+    LeftRight,
+    /// "the bigger cat": size tells it from others.
+    RelativeSize,
+    /// "the cat in the mirror": it is the reflection, or what is reflected.
+    Mirror,
+    /// "the red apple": colour tells it from others.
+    Color,
+    /// "the cat" among three or four different things.
+    MultipleObjects,
+    /// "the animal that barks": knowledge of the world tells it.
+    Reasoning,
+    /// "the cat" in a scene where nothing competes.
+    Plain,
+}
+
+impl Scenario {
+    /// All seven.
+    pub const ALL: [Self; 7] = [
+        Self::LeftRight,
+        Self::RelativeSize,
+        Self::Mirror,
+        Self::Color,
+        Self::MultipleObjects,
+        Self::Reasoning,
+        Self::Plain,
+    ];
+
+    /// Its name in results: "left-right".
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::LeftRight => "left-right",
+            Self::RelativeSize => "relative-size",
+            Self::Mirror => "mirror",
+            Self::Color => "color",
+            Self::MultipleObjects => "multiple-objects",
+            Self::Reasoning => "reasoning",
+            Self::Plain => "plain",
+        }
+    }
+}
