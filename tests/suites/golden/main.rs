@@ -12,4 +12,5 @@ mod metrics;
 mod programs;
 mod replay;
 mod reuse;
+mod together;
 mod variants;
