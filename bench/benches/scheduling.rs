@@ -19,10 +19,10 @@ use smartedit_server::{Config, Server};
 
 const SIDE: u32 = 64;
 const STEPS: u32 = 10;
-const ROUNDS: usize = 12;
-const LONE: usize = 40;
+const ROUNDS: usize = 7;
+const LONE: usize = 23;
 const TOGETHER: usize = 8;
-const FLOOD: usize = 400;
+const FLOOD: usize = 300;
 const NAMES: [&str; 2] = ["alone", "shared"];
 
 fn config() -> Config {
