@@ -172,7 +172,8 @@ fn what_is_wrong_with_a_recipe_is_said_all_at_once() {
 fn a_stage_whose_beginning_is_missing_says_what_to_train_first() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let run = Run::new(recipe(), directory.path().to_owned(), NonZeroUsize::MIN).expect("a run can begin");
-    let message = format!("{:#}", run.train(&["drawing".to_owned()], false).expect_err("nothing is trained yet"));
+    let message =
+        format!("{:#}", run.train(&["drawing".to_owned()], false).expect_err("nothing is trained yet"));
     assert!(message.contains("stage `vae` has not been trained"), "{message}");
     let stage = stage(&run, "drawing");
     let error = Trainer::new(run.lab(), stage, directory.path(), Parameters::default(), false).err();
