@@ -1,10 +1,11 @@
-//! `smartedit.v1.SmartEditService`.
+//! `smartedit.v1.SmartEditService`, and [`Inference`] beside it.
 
 mod admission;
 mod compare;
 mod deadline;
 mod describe;
 mod edit;
+mod inference;
 mod messages;
 mod validate;
 
@@ -23,6 +24,7 @@ use crate::work::Requests;
 
 pub use admission::AdmissionLayer;
 pub use deadline::{Arrival, DeadlineLayer};
+pub use inference::Inference;
 
 /// The service; cloning shares its state.
 #[derive(Clone)]
@@ -79,7 +81,7 @@ impl SmartEditService for Service {
         let arrival = Arrival::of(&request);
         let v1::EditRequest { image, instruction, deployment, options } = request.into_inner();
         let order = edit::Order { image, instruction, deployment, options: options.unwrap_or_default() };
-        self.submit(order, arrival)?.result().await
+        self.submit(order, arrival).map_err(|refused| refused.status())?.result().await
     }
 
     async fn edit_stream(
@@ -89,7 +91,7 @@ impl SmartEditService for Service {
         let arrival = Arrival::of(&request);
         let v1::EditStreamRequest { image, instruction, deployment, options } = request.into_inner();
         let order = edit::Order { image, instruction, deployment, options: options.unwrap_or_default() };
-        Ok(self.submit(order, arrival)?.stream())
+        Ok(self.submit(order, arrival).map_err(|refused| refused.status())?.stream())
     }
 
     async fn compare(

@@ -6,6 +6,7 @@ use image::RgbImage;
 use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{Edit, EditError, EditRequest, Progress};
+use smartedit_core::stage::{Stage, StageKind};
 
 use crate::deployment::PlacedStage;
 
@@ -16,6 +17,9 @@ pub trait Editor: Send + Sync {
 
     /// Its stages and what computes them.
     fn stages(&self) -> &[PlacedStage];
+
+    /// A stage, if it has one of this kind.
+    fn stage(&self, kind: StageKind) -> Option<Arc<dyn Stage>>;
 
     /// Checks a request and prepares its edit.
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError>;
