@@ -28,13 +28,19 @@ pub(super) const REPLY: &str = "reply";
 
 /// A model that can be computed.
 pub(super) struct Model {
-    /// The name that requests give.
-    pub(super) name: String,
+    pub(super) contract: Contract,
     pub(super) deployment: Arc<Deployment>,
     pub(super) editor: Arc<dyn Editor>,
+    pub(super) computes: Computes,
+}
+
+/// What requests and answers of a model must be like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Contract {
+    /// The name that requests give.
+    pub(super) name: String,
     pub(super) inputs: Vec<Spec>,
     pub(super) outputs: Vec<Spec>,
-    pub(super) computes: Computes,
 }
 
 /// What a model computes.
@@ -133,49 +139,46 @@ impl Model {
         if matches!(editor.config().pipeline, PipelineConfig::SmartEdit { .. }) {
             outputs.push(text(REPLY));
         }
-        Self {
-            name: deployment.name().to_owned(),
-            deployment,
-            editor,
-            inputs: vec![text(IMAGE), text(INSTRUCTION)],
-            outputs,
-            computes: Computes::Edit,
-        }
+        let name = deployment.name().to_owned();
+        let contract = Contract { name, inputs: vec![text(IMAGE), text(INSTRUCTION)], outputs };
+        Self { contract, deployment, editor, computes: Computes::Edit }
     }
 
     /// A stage of a deployment; `None` if its model has no such stage.
     fn stage(deployment: Arc<Deployment>, editor: Arc<dyn Editor>, kind: StageKind) -> Option<Self> {
         let stage = editor.stage(kind)?;
-        let (inputs, outputs) = specs(&editor.config().stages.get(&kind)?.network);
         let name = format!("{}{SEPARATOR}{kind}", deployment.name());
-        Some(Self { name, deployment, editor, inputs, outputs, computes: Computes::Stage(stage) })
+        let contract = Contract::of(name, &editor.config().stages.get(&kind)?.network);
+        Some(Self { contract, deployment, editor, computes: Computes::Stage(stage) })
+    }
+}
+
+impl Contract {
+    /// That of a stage of this network.
+    pub(super) fn of(name: String, network: &NetworkConfig) -> Self {
+        let interface = interface(network);
+        let inputs = interface.inputs.into_iter().map(|port| Spec {
+            name: port.name.base,
+            datatype: match port.elements {
+                Elements::Ids { .. } => Datatype::Int64,
+                Elements::F32 | Elements::Computed => Datatype::Fp32,
+            },
+            shape: port.shape,
+            optional: port.absent.is_some(),
+        });
+        let outputs = interface.outputs.into_iter().map(|output| Spec {
+            name: output.name,
+            datatype: Datatype::Fp32,
+            shape: output.shape,
+            optional: false,
+        });
+        Self { name, inputs: inputs.collect(), outputs: outputs.collect() }
     }
 
     /// The names of specs, for messages.
     pub(super) fn names(specs: &[Spec]) -> String {
         specs.iter().map(|spec| format!("`{}`", spec.name)).collect::<Vec<_>>().join(", ")
     }
-}
-
-/// Inputs and outputs of a stage of this network.
-pub(super) fn specs(network: &NetworkConfig) -> (Vec<Spec>, Vec<Spec>) {
-    let interface = interface(network);
-    let inputs = interface.inputs.into_iter().map(|port| Spec {
-        name: port.name.base,
-        datatype: match port.elements {
-            Elements::Ids { .. } => Datatype::Int64,
-            Elements::F32 | Elements::Computed => Datatype::Fp32,
-        },
-        shape: port.shape,
-        optional: port.absent.is_some(),
-    });
-    let outputs = interface.outputs.into_iter().map(|output| Spec {
-        name: output.name,
-        datatype: Datatype::Fp32,
-        shape: output.shape,
-        optional: false,
-    });
-    (inputs.collect(), outputs.collect())
 }
 
 fn unknown(name: &str, version: String) -> Failure {

@@ -62,7 +62,8 @@ impl Inference {
             reason,
         };
         let computable = self.ready_models().into_iter();
-        let mut models: Vec<_> = computable.map(|model| entry(model.name, "READY", String::new())).collect();
+        let mut models: Vec<_> =
+            computable.map(|model| entry(model.contract.name, "READY", String::new())).collect();
         if !ready {
             models.extend(self.service.deployments().all().iter().filter_map(|deployment| {
                 let name = deployment.name().to_owned();
@@ -87,30 +88,30 @@ impl Model {
             shape: spec.dims(),
         };
         oip::ModelMetadataResponse {
-            name: self.name.clone(),
+            name: self.contract.name.clone(),
             versions: vec![VERSION.to_owned()],
             platform: self.platform().to_owned(),
-            inputs: self.inputs.iter().map(tensor).collect(),
-            outputs: self.outputs.iter().map(tensor).collect(),
+            inputs: self.contract.inputs.iter().map(tensor).collect(),
+            outputs: self.contract.outputs.iter().map(tensor).collect(),
             properties: self.properties(),
         }
     }
 
     /// Its configuration.
     pub(super) fn config(&self, instances: usize) -> oip::ModelConfig {
-        let inputs = self.inputs.iter().map(|spec| oip::ModelInput {
+        let inputs = self.contract.inputs.iter().map(|spec| oip::ModelInput {
             name: spec.name.to_owned(),
             data_type: spec.datatype.config().into(),
             dims: spec.dims(),
             optional: spec.optional,
         });
-        let outputs = self.outputs.iter().map(|spec| oip::ModelOutput {
+        let outputs = self.contract.outputs.iter().map(|spec| oip::ModelOutput {
             name: spec.name.to_owned(),
             data_type: spec.datatype.config().into(),
             dims: spec.dims(),
         });
         let group = oip::ModelInstanceGroup {
-            name: self.name.clone(),
+            name: self.contract.name.clone(),
             count: i32::try_from(instances).unwrap_or(i32::MAX),
             gpus: Vec::new(),
             kind: Kind::Model.into(),
@@ -120,7 +121,7 @@ impl Model {
             Computes::Stage(stage) => stage.info().engine,
         };
         oip::ModelConfig {
-            name: self.name.clone(),
+            name: self.contract.name.clone(),
             platform: self.platform().to_owned(),
             max_batch_size: 0,
             input: inputs.collect(),

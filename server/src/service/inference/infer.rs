@@ -76,7 +76,7 @@ impl Inference {
         let started = Instant::now();
         let mut violations = Violations::default();
         let limits = &self.service.0.config.limits;
-        let tensors = Tensors::read(&model, &mut request, limits, &mut violations);
+        let tensors = Tensors::read(&model.contract, &mut request, limits, &mut violations);
         let mut parameters = Parameters::new(request.parameters, &mut violations);
         let timeout = parameters.timeout();
         let work = match model.computes {

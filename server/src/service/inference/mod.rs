@@ -125,8 +125,8 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<oip::ModelStatisticsResponse>, Status> {
         let oip::ModelStatisticsRequest { name, version } = request.into_inner();
         let names = match name.is_empty() {
-            true => Ok(self.ready_models().iter().map(|model| model.name.clone()).collect()),
-            false => self.model(&name, &version).map(|model| vec![model.name]),
+            true => Ok(self.ready_models().into_iter().map(|model| model.contract.name).collect()),
+            false => self.model(&name, &version).map(|model| vec![model.contract.name]),
         };
         answer(names.map(|names: Vec<_>| {
             let model_stats = names.iter().map(|name| self.statistics.of(name).message(name)).collect();

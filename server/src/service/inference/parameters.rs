@@ -12,6 +12,9 @@ use crate::failure::{Violations, shortened};
 /// Where a request's parameters are in messages about it.
 pub(super) const FIELD: &str = "parameters";
 
+/// Unknown parameters of a request that are named.
+const MAX_UNKNOWN: usize = 8;
+
 /// The parameters of a request that have not been read yet.
 pub(super) struct Parameters<'a> {
     given: HashMap<String, InferParameter>,
@@ -118,7 +121,7 @@ impl<'a> Parameters<'a> {
         let mut rest: Vec<String> = std::mem::take(&mut self.given).into_keys().collect();
         rest.sort_unstable();
         let known = self.known.join(", ");
-        for name in rest {
+        for name in rest.into_iter().take(MAX_UNKNOWN) {
             self.refuse(&shortened(&name), &format!("is not known; there are {known}"));
         }
     }
@@ -200,3 +203,6 @@ impl<'a> Parameters<'a> {
         self.violations.add(format!("{FIELD}.{name}"), message);
     }
 }
+
+#[cfg(test)]
+mod tests;

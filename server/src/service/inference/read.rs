@@ -12,11 +12,14 @@ use smartedit_proto::inference::ModelInferRequest;
 use smartedit_proto::inference::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
 
 use self::contents::Sent;
-use super::catalog::{Model, Spec};
+use super::catalog::{Contract, Spec};
 use crate::config::Limits;
 use crate::failure::{Violations, shortened};
 
-/// What the elements of a tensor are.
+/// Inputs, and outputs, of a request that are looked at: more than any model has.
+const MAX_TENSORS: usize = 32;
+
+/// The elements of a tensor.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
     /// Numbers.
@@ -38,17 +41,20 @@ pub(super) struct Tensors {
 impl Tensors {
     /// Reads the tensors of a request for a model and adds what is wrong with them.
     pub(super) fn read(
-        model: &Model,
+        contract: &Contract,
         request: &mut ModelInferRequest,
         limits: &Limits,
         violations: &mut Violations,
     ) -> Self {
         let sent = std::mem::take(&mut request.inputs);
         let raw_contents = std::mem::take(&mut request.raw_input_contents);
-        let wanted = wanted(model, &request.outputs, violations);
+        let wanted = wanted(contract, &request.outputs, violations);
         let raw = !raw_contents.is_empty();
-        let mut inputs = Inputs { model, limits, violations, sizes: BTreeMap::new(), read: BTreeMap::new() };
-        if raw && raw_contents.len() != sent.len() {
+        let mut inputs =
+            Inputs { contract, limits, violations, sizes: BTreeMap::new(), read: BTreeMap::new() };
+        if sent.len() > MAX_TENSORS {
+            inputs.violations.add("inputs", format!("are {}, at most {MAX_TENSORS} are read", sent.len()));
+        } else if raw && raw_contents.len() != sent.len() {
             let message = format!("has {} entries for {} inputs", raw_contents.len(), sent.len());
             inputs.violations.add("raw_input_contents", message);
         } else {
@@ -68,7 +74,7 @@ impl Tensors {
 
 /// The inputs of a request, as far as they are read.
 struct Inputs<'a> {
-    model: &'a Model,
+    contract: &'a Contract,
     limits: &'a Limits,
     violations: &'a mut Violations,
     /// The size of every dimension that has a name.
@@ -79,10 +85,10 @@ struct Inputs<'a> {
 
 impl Inputs<'_> {
     fn add(&mut self, tensor: InferInputTensor, raw: Option<Bytes>) {
-        let model = self.model;
-        let Some(spec) = model.inputs.iter().find(|spec| spec.name == tensor.name) else {
-            let names = Model::names(&model.inputs);
-            let message = format!("is no input of model `{}`; there are {names}", model.name);
+        let contract = self.contract;
+        let Some(spec) = contract.inputs.iter().find(|spec| spec.name == tensor.name) else {
+            let names = Contract::names(&contract.inputs);
+            let message = format!("is no input of model `{}`; there are {names}", contract.name);
             self.violations.add(format!("inputs.{}", shortened(&tensor.name)), message);
             return;
         };
@@ -104,7 +110,7 @@ impl Inputs<'_> {
         let (found, needed) = (&tensor.datatype, spec.datatype.name());
         if found != needed {
             let found = shortened(found);
-            return Err(format!("has datatype `{found}`; model `{}` takes {needed}", self.model.name));
+            return Err(format!("has datatype `{found}`; model `{}` takes {needed}", self.contract.name));
         }
         let shape = self.shape(spec, &tensor.shape)?;
         Sent::new(tensor.contents, raw)?.value(spec.datatype, &shape)
@@ -122,7 +128,7 @@ impl Inputs<'_> {
             let found: Vec<_> = found.iter().take(8).collect();
             return Err(format!(
                 "has shape {found:?}; model `{}` takes [{}]",
-                self.model.name,
+                self.contract.name,
                 needed.join(", ")
             ));
         };
@@ -138,9 +144,10 @@ impl Inputs<'_> {
     }
 
     fn find_missing(&mut self) {
-        for spec in self.model.inputs.iter().filter(|spec| !spec.optional) {
+        for spec in self.contract.inputs.iter().filter(|spec| !spec.optional) {
             if !self.read.contains_key(spec.name) {
-                self.violations.add(field(spec), format!("is missing; model `{}` needs it", self.model.name));
+                self.violations
+                    .add(field(spec), format!("is missing; model `{}` needs it", self.contract.name));
             }
         }
     }
@@ -152,19 +159,23 @@ fn field(spec: &Spec) -> String {
 
 /// The outputs that a request asks for; all, if it asks for none.
 fn wanted(
-    model: &Model,
+    contract: &Contract,
     asked: &[InferRequestedOutputTensor],
     violations: &mut Violations,
 ) -> Vec<&'static str> {
     if asked.is_empty() {
-        return model.outputs.iter().map(|spec| spec.name).collect();
+        return contract.outputs.iter().map(|spec| spec.name).collect();
     }
     let mut wanted = Vec::new();
+    if asked.len() > MAX_TENSORS {
+        violations.add("outputs", format!("are {}, at most {MAX_TENSORS} are read", asked.len()));
+        return wanted;
+    }
     for output in asked {
-        let message = match model.outputs.iter().find(|spec| spec.name == output.name) {
+        let message = match contract.outputs.iter().find(|spec| spec.name == output.name) {
             None => {
-                let names = Model::names(&model.outputs);
-                format!("is no output of model `{}`; there are {names}", model.name)
+                let names = Contract::names(&contract.outputs);
+                format!("is no output of model `{}`; there are {names}", contract.name)
             }
             Some(spec) if wanted.contains(&spec.name) => "is asked for twice".to_owned(),
             Some(spec) => match output.parameters.keys().min() {
@@ -179,3 +190,6 @@ fn wanted(
     }
     wanted
 }
+
+#[cfg(test)]
+mod tests;

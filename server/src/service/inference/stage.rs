@@ -37,7 +37,7 @@ impl Inference {
 
     async fn run_once(&self, request_id: &str, mut asked: Asked) -> Result<ModelInferResponse, Failure> {
         let Computes::Stage(stage) = asked.model.computes.clone() else { return Err(Failure::Lost) };
-        let tally = self.statistics.of(&asked.model.name);
+        let tally = self.statistics.of(&asked.model.contract.name);
         let measure = tally.measure(asked.arrival.at);
         let mut inputs = Tensors::new();
         for (name, value) in std::mem::take(&mut asked.tensors.inputs) {
@@ -47,7 +47,7 @@ impl Inference {
         }
         let outcome = self.compute(request_id, &asked, &tally, stage, inputs).await;
         let ms = |duration: Duration| duration.as_millis() as u64;
-        let (model, total_ms) = (&asked.model.name, ms(asked.arrival.at.elapsed()));
+        let (model, total_ms) = (&asked.model.contract.name, ms(asked.arrival.at.elapsed()));
         let (outputs, queue, infer) = outcome.inspect_err(|failure| {
             let outcome = failure.reason();
             if failure.is_internal() {
@@ -58,7 +58,7 @@ impl Inference {
             }
         })?;
         let started = Instant::now();
-        let specs = asked.model.outputs.iter();
+        let specs = asked.model.contract.outputs.iter();
         let outputs = specs.filter_map(|spec| {
             outputs.get(spec.name).map(|tensor| (spec.name, Value::Numbers(tensor.clone())))
         });

@@ -66,7 +66,7 @@ impl Asked {
             notes = notes.flag("triton_final_response", last);
         }
         let mut response = ModelInferResponse {
-            model_name: self.model.name.clone(),
+            model_name: self.model.contract.name.clone(),
             model_version: VERSION.to_owned(),
             id: self.id.clone(),
             parameters: notes.0,
