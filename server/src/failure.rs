@@ -25,17 +25,6 @@ pub enum Failure {
         /// The names there are.
         known: String,
     },
-    /// There is no such model, or not in this version.
-    #[error("Request for unknown model: '{name}'{version} is not found")]
-    UnknownModel {
-        /// The name asked for.
-        name: String,
-        /// Empty, or a space and the version asked for.
-        version: String,
-    },
-    /// The server does not offer this.
-    #[error("{0}")]
-    Unsupported(String),
     /// The deployment is still being loaded.
     #[error("deployment `{0}` is still being loaded")]
     Loading(String),
@@ -64,16 +53,6 @@ pub enum Failure {
     /// The request's message is larger than may be received.
     #[error("the request has more than {limit} bytes; the image is too large")]
     MessageTooLarge {
-        /// Bytes that a message may have.
-        limit: usize,
-    },
-    /// The answer's message is larger than may be sent.
-    #[error(
-        "the answer has {bytes} bytes of outputs, a message of at most {limit} is sent; ask for fewer outputs or less of them"
-    )]
-    AnswerTooLarge {
-        /// Bytes of the outputs.
-        bytes: usize,
         /// Bytes that a message may have.
         limit: usize,
     },
@@ -147,14 +126,11 @@ impl Failure {
             _ if self.violation().is_some() => "INVALID_REQUEST",
             Self::Invalid(_) => "INVALID_REQUEST",
             Self::UnknownDeployment { .. } => "UNKNOWN_DEPLOYMENT",
-            Self::UnknownModel { .. } => "UNKNOWN_MODEL",
-            Self::Unsupported(_) => "UNSUPPORTED",
             Self::Loading(_) => "DEPLOYMENT_LOADING",
             Self::NotLoaded { .. } => "DEPLOYMENT_FAILED",
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
             Self::MessageTooLarge { .. } => "MESSAGE_TOO_LARGE",
-            Self::AnswerTooLarge { .. } => "ANSWER_TOO_LARGE",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::Abandoned => "ABANDONED",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
@@ -206,12 +182,6 @@ impl Violations {
         self.0.is_empty()
     }
 
-    /// The same of fields with other names.
-    #[must_use]
-    pub fn renamed(self, name: impl Fn(&str) -> String) -> Self {
-        Self(self.0.into_iter().map(|(field, description)| (name(&field), description)).collect())
-    }
-
     /// Fields, and what is wrong with each.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(field, description)| (field.as_str(), description.as_str()))
@@ -226,9 +196,4 @@ impl fmt::Display for Violations {
         }
         Ok(())
     }
-}
-
-/// A caller's words, short enough to be repeated.
-pub(crate) fn shortened(words: &str) -> String {
-    words.chars().take(64).collect()
 }

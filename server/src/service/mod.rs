@@ -1,4 +1,4 @@
-//! `smartedit.v1.SmartEditService`, and [`Inference`] beside it.
+//! `smartedit.v1.SmartEditService`.
 
 mod admission;
 mod caller;
@@ -6,7 +6,6 @@ mod compare;
 mod deadline;
 mod describe;
 mod edit;
-mod inference;
 mod messages;
 mod validate;
 
@@ -25,7 +24,6 @@ use crate::work::Requests;
 
 pub use admission::AdmissionLayer;
 pub use deadline::{Arrival, DeadlineLayer};
-pub use inference::Inference;
 
 /// The service; cloning shares its state.
 #[derive(Clone)]
@@ -83,7 +81,7 @@ impl SmartEditService for Service {
         let v1::EditRequest { image, instruction, deployment, options } = request.into_inner();
         let options = options.unwrap_or_default();
         let order = edit::Order { image, instruction, deployment, options, peer };
-        self.submit(order, arrival).map_err(|refused| refused.status())?.result().await
+        self.submit(order, arrival)?.result().await
     }
 
     async fn edit_stream(
@@ -94,7 +92,7 @@ impl SmartEditService for Service {
         let v1::EditStreamRequest { image, instruction, deployment, options } = request.into_inner();
         let options = options.unwrap_or_default();
         let order = edit::Order { image, instruction, deployment, options, peer };
-        Ok(self.submit(order, arrival).map_err(|refused| refused.status())?.stream())
+        Ok(self.submit(order, arrival)?.stream())
     }
 
     async fn compare(
