@@ -109,7 +109,7 @@ fn as_alone(row: &Row, model: &Arc<Model>) {
         Tolerance::Loose.check(Precision::F32, &what, view(&latents), view(&expected));
         let (width, height) = (alone.image.width() as usize, alone.image.height() as usize);
         let expected = ndarray::ArrayD::from_shape_vec(vec![height, width, 3], alone.image.into_raw());
-        Identical::Nearly.check(&what, &image, expected.unwrap().view());
+        Identical::Mostly.check(&what, &image, expected.unwrap().view());
     }
 }
 
