@@ -6,7 +6,7 @@ use smartedit_core::stage::StageKind;
 use tch::{Kind, Tensor};
 
 /// Initial values of a parameter. Matrices and kernels are normal with variance 1 / fan-in; norms do nothing; what
-/// ends a residual branch of a UNet or an autoencoder, and the heads of a BIM (SPEC: "zero-initialised"), is zero.
+/// ends a residual branch of a UNet or an autoencoder, and the heads of a BIM, is zero.
 pub(crate) fn values(kind: StageKind, name: &str, shape: &[i64]) -> Tensor {
     let options = (Kind::Float, tch::Device::Cpu);
     let normal = |std: f64| Tensor::randn(shape, options) * std;

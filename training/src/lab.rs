@@ -1,9 +1,8 @@
 //! What all objectives share: the recipe, the machine, the tokenizers, and networks built of the parameters.
 
-use std::cell::OnceCell;
 use std::path::PathBuf;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow};
 use smartedit_core::engine::Engine as _;
 use smartedit_core::model::{
     ConnectorConfig, LlamaConfig, NetworkConfig, TextConfig, UnetConfig, VaeConfig, VisionConfig,
@@ -21,7 +20,6 @@ use crate::conversation::Speaker;
 use crate::diffusion::Diffusion;
 use crate::machine::{Machine, leave};
 use crate::parameters::Parameters;
-use crate::pool::Pool;
 use crate::recipe::Recipe;
 use crate::source::Source;
 
@@ -37,7 +35,18 @@ pub struct Lab {
     pub clip_tokenizer: ClipTokenizer,
     /// Where encoded pictures are kept between runs.
     pub cache: PathBuf,
-    pool: OnceCell<Pool>,
+    diffusion: Diffusion,
+    places: PlaceFeatures,
+}
+
+/// The configuration of a recipe's network.
+macro_rules! network {
+    ($recipe:expr, $kind:ident) => {
+        match $recipe.networks.get(&StageKind::$kind) {
+            Some(NetworkConfig::$kind(config)) => Ok(config),
+            _ => Err(anyhow!("the recipe has no {}", StageKind::$kind)),
+        }
+    };
 }
 
 macro_rules! networks {
@@ -46,10 +55,7 @@ macro_rules! networks {
             $(
                 /// The configuration of the network below.
                 pub fn $config(&self) -> Result<&$Config> {
-                    match self.recipe.networks.get(&StageKind::$kind) {
-                        Some(NetworkConfig::$kind(config)) => Ok(config),
-                        _ => bail!("the recipe has no {}", StageKind::$kind),
-                    }
+                    network!(self.recipe, $kind)
                 }
 
                 $(#[$doc])*
@@ -85,31 +91,27 @@ networks! {
 
 impl Lab {
     /// A lab for a recipe.
+    ///
+    /// # Errors
+    /// The recipe lacks a network, or its noise schedule makes no sense.
     pub fn new(
         recipe: Recipe,
         machine: Machine,
         tokenizer: LlamaTokenizer,
         clip_tokenizer: ClipTokenizer,
         cache: PathBuf,
-    ) -> Self {
-        Self { recipe, machine, tokenizer, clip_tokenizer, cache, pool: OnceCell::new() }
+    ) -> Result<Self> {
+        let diffusion = Diffusion::new(&recipe.scheduler)?;
+        let channels = |unet: &UnetConfig| unet.block_channels.first().copied().unwrap_or(0);
+        let channels = channels(network!(recipe, Denoiser)?);
+        let vision = network!(recipe, VisionEncoder)?;
+        let places = PlaceFeatures::new(channels, vision.image_size / vision.patch_size, recipe.seed);
+        Ok(Self { recipe, machine, tokenizer, clip_tokenizer, cache, diffusion, places })
     }
 
     fn source<'a>(&'a self, parameters: &'a Parameters, network: &'a str) -> Source<'a> {
-        let scale = self.recipe.lora_alpha / self.recipe.lora_rank.max(1) as f64;
+        let scale = self.recipe.lora_scale();
         Source::new(parameters, network, self.machine.engine(), self.machine.kind(), scale)
-    }
-
-    /// The scenes whose pictures are encoded once.
-    ///
-    /// # Errors
-    /// The parameters lack the picture encoder, or the cache cannot be written.
-    pub fn pool(&self, parameters: &Parameters) -> Result<&Pool> {
-        if let Some(pool) = self.pool.get() {
-            return Ok(pool);
-        }
-        let pool = Pool::new(self, parameters)?;
-        Ok(self.pool.get_or_init(|| pool))
     }
 
     /// Cells of a row of latents.
@@ -129,14 +131,13 @@ impl Lab {
     }
 
     /// The forward process.
-    pub fn diffusion(&self) -> Result<Diffusion> {
-        Diffusion::new(&self.recipe.scheduler)
+    pub fn diffusion(&self) -> &Diffusion {
+        &self.diffusion
     }
 
     /// The features that say where to draw.
-    pub fn places(&self) -> Result<PlaceFeatures> {
-        let channels = self.unet_config()?.block_channels.first().copied().unwrap_or(0);
-        Ok(PlaceFeatures::new(channels, self.patch_side()?, self.recipe.seed))
+    pub fn places(&self) -> &PlaceFeatures {
+        &self.places
     }
 
     /// Ids of texts, `[batch, n]`.

@@ -53,6 +53,11 @@ impl Parameters {
         self.iter().filter_map(move |(name, tensor)| Some((own(name)?, tensor)))
     }
 
+    /// What stands behind a name and a slash, by the names that follow.
+    pub(crate) fn part(&self, name: &str) -> Self {
+        Self(self.of(name).map(|(name, tensor)| (name.to_owned(), tensor.shallow_clone())).collect())
+    }
+
     /// Makes exactly those parameters require gradients whose names pass.
     pub fn train_only(&mut self, trained: impl Fn(&str) -> bool) {
         for (name, tensor) in &mut self.0 {

@@ -92,10 +92,6 @@ pub struct StageRecipe {
     /// Factors of the objective's parts that are not 1, and other numbers that it takes.
     #[serde(default)]
     pub weights: BTreeMap<String, f64>,
-    /// The part that follows the QFormer, for stages that train another than the recipe's network: `bim`,
-    /// `simple_ca` or `plain`.
-    #[serde(default)]
-    pub interaction: Option<String>,
 }
 
 fn default_warmup() -> usize {
@@ -153,7 +149,7 @@ impl ObjectiveKind {
             Self::Vae => &[("kl", 1e-4), ("object", 2.0), ("gradient", 0.5), ("square", 2.0)],
             Self::Clip => &[("contrast", 1.0), ("patch", 1.0)],
             Self::Llava => &[],
-            Self::Editor => &[("mask", 4.0), ("last_timestep", 0.5), ("drop", 0.05)],
+            Self::Editor => &[("mask", 4.0), ("last_timestep", 0.5), ("drop", 0.05), ("complex", 1.0)],
             Self::Drawing => &[("mask", 4.0), ("last_timestep", 0.5), ("drop", 0.05), ("jitter", 0.0)],
             Self::Align => &[("language", 1.0), ("text", 1.0)],
             Self::Pointing => &[
@@ -176,7 +172,6 @@ impl ObjectiveKind {
                 ("diffusion", 1.0),
                 ("lora", 1.0),
                 ("unet", 1.0),
-                ("segmentation", 0.0),
                 ("complex", 1.0),
             ],
         }
@@ -249,11 +244,6 @@ impl Recipe {
                     "stage `{name}`: `learning_rate` and `clip_norm` must be positive, `decay` between 0 and 1"
                 ));
             }
-            if let Some(interaction) = stage.interaction.as_deref()
-                && !["bim", "simple_ca", "plain"].contains(&interaction)
-            {
-                problems.push(format!("stage `{name}`: `interaction` is none of bim, simple_ca, plain"));
-            }
             if !earlier.insert(name.as_str()) {
                 problems.push(format!("there are two stages `{name}`"));
             }
@@ -274,6 +264,11 @@ impl Recipe {
 }
 
 impl Recipe {
+    /// What adapters are multiplied with.
+    pub(crate) fn lora_scale(&self) -> f64 {
+        self.lora_alpha / self.lora_rank.max(1) as f64
+    }
+
     /// Gives the language model and the text encoder as many tokens as their tokenizers have.
     pub(crate) fn fit_vocabularies(&mut self, llama: usize, clip: usize) {
         for config in self.networks.values_mut() {

@@ -46,7 +46,7 @@ impl Run {
         let clip_tokenizer = ClipTokenizer::from_directory(&directory.join("clip_tokenizer"))?;
         recipe.fit_vocabularies(tokenizer.vocab_size(), clip_vocabulary(&tokenizers)?);
         let machine = Machine::cpu(recipe.precision.into(), threads);
-        let lab = Lab::new(recipe, machine, tokenizer, clip_tokenizer, directory.join("encoded"));
+        let lab = Lab::new(recipe, machine, tokenizer, clip_tokenizer, directory.join("encoded"))?;
         Ok(Self { lab, directory, tokenizers })
     }
 

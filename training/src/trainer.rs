@@ -36,7 +36,6 @@ pub struct Point {
 #[derive(Debug, Serialize, Deserialize)]
 struct Progress {
     step: usize,
-    averaged: usize,
     points: Vec<Point>,
 }
 
@@ -123,7 +122,7 @@ impl<'a> Trainer<'a> {
             parameters,
             average: Parameters::default(),
             optimizer: Optimizer::new(stage.optimizer, stage.clip_norm),
-            progress: Progress { step: 0, averaged: 0, points: Vec::new() },
+            progress: Progress { step: 0, points: Vec::new() },
         };
         if resume {
             trainer.resume()?;
@@ -209,14 +208,19 @@ impl<'a> Trainer<'a> {
         Ok(parts)
     }
 
+    /// Over how many steps parameters have been averaged.
+    fn averaged(&self) -> usize {
+        let start = (self.stage.steps as f64 * (1.0 - AVERAGED)).floor() as usize;
+        self.progress.step.saturating_sub(start)
+    }
+
     /// Adds the parameters to their average over the last part of the steps.
     fn average_in(&mut self) {
-        let start = (self.stage.steps as f64 * (1.0 - AVERAGED)).floor() as usize;
-        if self.progress.step <= start {
+        let averaged = self.averaged();
+        if averaged == 0 {
             return;
         }
-        self.progress.averaged += 1;
-        let weight = 1.0 / self.progress.averaged as f64;
+        let weight = 1.0 / averaged as f64;
         let mut average = Parameters::default();
         tch::no_grad(|| {
             for (name, tensor) in self.parameters.trained() {
@@ -240,10 +244,10 @@ impl<'a> Trainer<'a> {
             trains.iter().any(|network| name.starts_with(&format!("{network}/")))
         })?;
         self.write_progress()?;
-        for file in [self.files.checkpoint()] {
-            if file.exists() {
-                std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-            }
+        let checkpoint = self.files.checkpoint();
+        if checkpoint.exists() {
+            std::fs::remove_file(&checkpoint)
+                .with_context(|| format!("cannot remove {}", checkpoint.display()))?;
         }
         Ok(())
     }
@@ -292,14 +296,9 @@ impl<'a> Trainer<'a> {
             .with_context(|| format!("{} is damaged", self.files.progress().display()))?;
         progress.points.retain(|point| point.step <= step);
         progress.step = step;
-        let start = (self.stage.steps as f64 * (1.0 - AVERAGED)).floor() as usize;
-        progress.averaged = step.saturating_sub(start);
         self.progress = progress;
         let names: Vec<String> = self.parameters.trained().map(|(name, _)| name.to_owned()).collect();
-        let mut loaded = Parameters::default();
-        for (name, tensor) in state.of("parameters") {
-            loaded.insert(name, tensor.shallow_clone());
-        }
+        let loaded = state.part("parameters");
         let missing = names.iter().filter(|name| loaded.get(name).is_none()).count();
         ensure!(
             missing == 0,
@@ -308,14 +307,8 @@ impl<'a> Trainer<'a> {
         );
         self.parameters.take(loaded);
         self.parameters.train_only(|name| names.iter().any(|trained| trained == name));
-        for (name, tensor) in state.of("average") {
-            self.average.insert(name, tensor.shallow_clone());
-        }
-        let mut optimizer = Parameters::default();
-        for (name, tensor) in state.of("optimizer") {
-            optimizer.insert(name, tensor.shallow_clone());
-        }
-        self.optimizer.restore(&optimizer);
+        self.average = state.part("average");
+        self.optimizer.restore(&state.part("optimizer"));
         Ok(())
     }
 }

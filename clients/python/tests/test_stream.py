@@ -1,7 +1,9 @@
 """Progress, cancellation and deadlines of the real server."""
 
 import asyncio
+from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +25,7 @@ from smartedit import (
     Step,
 )
 
-from servers import Server, wait_for
+from servers import Server, running, wait_for
 
 INSTRUCTION = "Change the left cat to a fox"
 
@@ -141,15 +143,35 @@ def test_a_waiting_edit_can_be_cancelled(server: Server, client: Client, picture
     check_stopped(server, client, picture, known | {accepted.request_id}, "ABANDONED")
 
 
-def test_a_passed_deadline_stops_the_work(server: Server, client: Client, picture: Image.Image) -> None:
-    with pytest.raises(DeadlineExceeded):
-        client.edit(picture, INSTRUCTION, timeout=0.5, **LONG)
+@pytest.fixture
+def unmeasured(tmp_path: Path) -> Iterator[Server]:
+    """A server that has measured no edit yet, and so refuses none because its deadline is too short."""
+    with running(tmp_path) as server:
+        yield server
 
 
-def test_a_passed_deadline_stops_a_stream(server: Server, client: Client, picture: Image.Image) -> None:
-    stream = client.edit_stream(picture, INSTRUCTION, timeout=0.5, **LONG)
-    with pytest.raises(DeadlineExceeded):
-        stream.result()
+def test_a_passed_deadline_stops_the_work(unmeasured: Server, picture: Image.Image) -> None:
+    known = set(unmeasured.outcomes())
+    with Client(unmeasured.address) as client:
+        with pytest.raises(DeadlineExceeded):
+            client.edit(picture, INSTRUCTION, timeout=0.5, **LONG)
+        check_stopped(unmeasured, client, picture, known, "DEADLINE_EXCEEDED")
+
+
+def test_a_passed_deadline_stops_a_stream(unmeasured: Server, picture: Image.Image) -> None:
+    known = set(unmeasured.outcomes())
+    with Client(unmeasured.address) as client:
+        stream = client.edit_stream(picture, INSTRUCTION, timeout=0.5, **LONG)
+        with pytest.raises(DeadlineExceeded):
+            stream.result()
+        check_stopped(unmeasured, client, picture, known, "DEADLINE_EXCEEDED")
+
+
+def test_a_deadline_that_cannot_be_met_is_refused_at_once(client: Client, picture: Image.Image) -> None:
+    client.edit(picture, INSTRUCTION, steps=2, resolution=(64, 64), no_cache=True)
+    with pytest.raises(DeadlineExceeded) as refused:
+        client.edit(picture, INSTRUCTION, timeout=2.0, **LONG)
+    assert refused.value.reason == "DEADLINE_TOO_SHORT"
 
 
 def test_the_work_goes_on_if_asked_to(server: Server, client: Client, picture: Image.Image) -> None:

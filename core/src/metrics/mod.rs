@@ -9,12 +9,14 @@ mod background;
 mod clip_score;
 mod lpips;
 mod mask;
+mod scenario;
 
 pub use alignment::{Alignment, KEPT_DECIBELS, Misalignment, Outcomes, SAME_LEVELS, alignment, differ};
 pub use background::{Background, BackgroundDifference, SIDE};
 pub use clip_score::{ClipScore, edited_part};
 pub use lpips::Lpips;
 pub use mask::{Bounds, Mask};
+pub use scenario::Scenario;
 
 use crate::engine::EngineError;
 use crate::model::checkpoint::CheckpointError;

@@ -4,6 +4,7 @@
 //! ([`prepare()`]) and becomes the networks' input ([`pixel_values`], [`to_tensor`]); what the VAE makes becomes a picture
 //! ([`from_tensor`]) and bytes again ([`encode()`]). Resizing equals Pillow's to the bit.
 
+mod canvas;
 mod decode;
 mod difference;
 mod encode;
@@ -11,6 +12,7 @@ mod prepare;
 mod resample;
 mod tensor;
 
+pub use canvas::Canvas;
 pub use decode::{Alpha, DecodeOptions, Limits, decode, dimensions};
 pub use difference::PictureDifference;
 pub(crate) use difference::{peak_signal_to_noise, structural_similarity};

@@ -24,7 +24,6 @@ mod json;
 mod networks;
 mod outcomes;
 mod page;
-mod scenario;
 mod score;
 mod summary;
 mod table;

@@ -2,6 +2,7 @@
 
 mod align;
 mod clip;
+mod denoising;
 mod drawing;
 mod edit;
 mod editor;
@@ -13,6 +14,7 @@ use anyhow::Result;
 use fastrand::Rng;
 use tch::Tensor;
 
+use self::denoising::Denoising;
 use crate::lab::Lab;
 use crate::parameters::Parameters;
 use crate::recipe::{ObjectiveKind, StageRecipe};
@@ -59,33 +61,10 @@ pub fn objective(stage: &StageRecipe) -> Box<dyn Objective> {
         ObjectiveKind::Vae => Box::new(vae::Vae { stage }),
         ObjectiveKind::Clip => Box::new(clip::Clip { stage }),
         ObjectiveKind::Llava => Box::new(llava::Llava { stage }),
-        ObjectiveKind::Editor => Box::new(editor::Editor { stage }),
-        ObjectiveKind::Drawing => Box::new(drawing::Drawing { stage }),
+        ObjectiveKind::Editor => Box::new(editor::Editor(Denoising::new(stage))),
+        ObjectiveKind::Drawing => Box::new(drawing::Drawing(Denoising::new(stage))),
         ObjectiveKind::Align => Box::new(align::Align { stage }),
         ObjectiveKind::Pointing => Box::new(pointing::Pointing { stage }),
-        ObjectiveKind::Edit => Box::new(edit::Edit { stage }),
-    }
-}
-
-/// The parts of the second stage's conditioning dropout: in one part of the batch the text is replaced, in another
-/// the picture, in a third both (InstructPix2Pix, section 3.2.1).
-struct Dropout {
-    /// `[batch, 1, 1]`: 1 where the text is replaced.
-    text: Tensor,
-    /// `[batch, 1, 1, 1]`: 0 where the picture is left out.
-    picture: Tensor,
-}
-
-impl Dropout {
-    fn draw(rng: &mut Rng, batch: usize, probability: f64) -> Self {
-        let draws: Vec<f64> = (0..batch).map(|_| rng.f64()).collect();
-        let flags = |test: &dyn Fn(f64) -> bool| {
-            let values: Vec<f32> = draws.iter().map(|&u| if test(u) { 1.0 } else { 0.0 }).collect();
-            Tensor::from_slice(&values)
-        };
-        Self {
-            text: flags(&|u| u < 2.0 * probability).reshape([-1, 1, 1]),
-            picture: flags(&|u| !(probability..3.0 * probability).contains(&u)).reshape([-1, 1, 1, 1]),
-        }
+        ObjectiveKind::Edit => Box::new(edit::Edit(Denoising::new(stage))),
     }
 }

@@ -58,7 +58,7 @@ impl Objective for Pointing {
             let texts: Vec<String> = edits.iter().map(|edit| outcome(edit.new)).collect();
             let wanted = Wanted {
                 text: lab.read(&lab.text_encoder(parameters)?, &texts)?,
-                feature: lab.places()?.of(&objects),
+                feature: lab.places().of(&objects),
                 patches: patch_mask(&objects, lab.patch_side()?),
             };
             (features, wanted)

@@ -29,16 +29,6 @@ impl Benchmark {
     pub const MOST: u32 = 9999;
 }
 
-/// A scenario's directory and its file of instructions.
-const LAYOUT: [(Scenario, &str, &str); 6] = [
-    (Scenario::LeftRight, "1-Left-Right", "Left_Right_text.txt"),
-    (Scenario::RelativeSize, "2-Relative-Size", "Size_text.txt"),
-    (Scenario::Mirror, "3-Mirror", "Mirror_text.txt"),
-    (Scenario::Color, "4-Color", "Color_text.txt"),
-    (Scenario::MultipleObjects, "5-Multiple-Objects", "MultipleObjects_text.txt"),
-    (Scenario::Reasoning, "6-Reasoning", "Reason_test.txt"),
-];
-
 const MASK_QUALITY: u8 = 100;
 
 #[derive(Serialize)]
@@ -69,7 +59,11 @@ pub fn write_benchmark(path: &Path, benchmark: Benchmark) -> Result<(), WriteErr
     let directory = Output::create(path)?;
     let mut seeds = Rng::with_seed(benchmark.seed);
     let mut scenarios = BTreeMap::new();
-    for (scenario, folder, text) in LAYOUT {
+    let layout = Scenario::ALL.into_iter().filter_map(|scenario| {
+        let official = scenario.benchmark()?;
+        Some((scenario, official.directory(), official.text_file()))
+    });
+    for (scenario, folder, text) in layout {
         // A generator of its own for each scenario: how many edits one has does not change the others.
         let mut rng = seeds.fork();
         let (mut lines, mut entries) = (String::new(), Vec::new());

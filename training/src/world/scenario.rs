@@ -1,5 +1,7 @@
 //! What makes an instruction hard.
 
+use smartedit_core::metrics;
+
 /// The six scenarios of Reason-Edit, and instructions that are none of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Scenario {
@@ -31,16 +33,21 @@ impl Scenario {
         Self::Plain,
     ];
 
+    /// The scenario of Reason-Edit that it is.
+    pub fn benchmark(self) -> Option<metrics::Scenario> {
+        match self {
+            Self::LeftRight => Some(metrics::Scenario::LeftRight),
+            Self::RelativeSize => Some(metrics::Scenario::RelativeSize),
+            Self::Mirror => Some(metrics::Scenario::Mirror),
+            Self::Color => Some(metrics::Scenario::Color),
+            Self::MultipleObjects => Some(metrics::Scenario::MultipleObjects),
+            Self::Reasoning => Some(metrics::Scenario::Reasoning),
+            Self::Plain => None,
+        }
+    }
+
     /// Its name in results: "left-right".
     pub fn key(self) -> &'static str {
-        match self {
-            Self::LeftRight => "left-right",
-            Self::RelativeSize => "relative-size",
-            Self::Mirror => "mirror",
-            Self::Color => "color",
-            Self::MultipleObjects => "multiple-objects",
-            Self::Reasoning => "reasoning",
-            Self::Plain => "plain",
-        }
+        self.benchmark().map_or("plain", metrics::Scenario::name)
     }
 }

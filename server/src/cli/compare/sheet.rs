@@ -1,16 +1,7 @@
 //! Pictures side by side, and below them how they differ.
 
-use std::convert::Infallible;
-
-use embedded_graphics::Drawable;
-use embedded_graphics::draw_target::DrawTarget;
-use embedded_graphics::geometry::{OriginDimensions, Point, Size};
-use embedded_graphics::mono_font::MonoTextStyle;
-use embedded_graphics::mono_font::iso_8859_1::FONT_6X13;
-use embedded_graphics::pixelcolor::{Rgb888, RgbColor};
-use embedded_graphics::text::{Baseline, Text};
-use image::{Rgb, RgbImage};
-use smartedit_core::picture::{Filter, resize};
+use image::RgbImage;
+use smartedit_core::picture::{Canvas, Filter, resize};
 
 /// Pixels between cells, and around them.
 const GAP: u32 = 8;
@@ -42,14 +33,15 @@ pub(super) fn draw(source: &RgbImage, columns: &[Column], gain: u8) -> RgbImage 
         height => (width, height),
     };
     let cells = Cells { width: width.max(MIN_WIDTH), height };
-    let mut canvas = Canvas::new(cells.size(columns.len() as u32 + 1));
-    canvas.cell(cells.at(0, 0), "source", Some(&fitted(source, width, height)), cells.width);
+    let (width_of_all, height_of_all) = cells.size(columns.len() as u32 + 1);
+    let mut canvas = Canvas::new(width_of_all, height_of_all);
+    cell(&mut canvas, cells.at(0, 0), "source", Some(&fitted(source, width, height)), cells.width);
     let first = columns.first().and_then(|column| column.picture.as_ref());
     for (column, index) in columns.iter().zip(1..) {
-        canvas.cell(cells.at(index, 0), &column.label, column.picture.as_ref(), cells.width);
+        cell(&mut canvas, cells.at(index, 0), &column.label, column.picture.as_ref(), cells.width);
         if index > 1 {
             let map = first.zip(column.picture.as_ref()).and_then(|(a, b)| difference(a, b, gain));
-            canvas.cell(cells.at(index, 1), &column.difference_label, map.as_ref(), cells.width);
+            cell(&mut canvas, cells.at(index, 1), &column.difference_label, map.as_ref(), cells.width);
         }
     }
     canvas.0
@@ -88,47 +80,11 @@ impl Cells {
     }
 }
 
-struct Canvas(RgbImage);
-
-impl Canvas {
-    fn new((width, height): (u32, u32)) -> Self {
-        Self(RgbImage::from_pixel(width, height, Rgb([255; 3])))
-    }
-
-    /// Draws a label, as far as it fits, and a picture below it.
-    fn cell(&mut self, (x, y): (u32, u32), label: &str, picture: Option<&RgbImage>, width: u32) {
-        let room = (width / FONT_6X13.character_size.width) as usize;
-        let label: String = label.chars().take(room).collect();
-        let style = MonoTextStyle::new(&FONT_6X13, Rgb888::BLACK);
-        let Ok(_) =
-            Text::with_baseline(&label, Point::new(x as i32, y as i32), style, Baseline::Top).draw(self);
-        if let Some(picture) = picture {
-            image::imageops::replace(&mut self.0, picture, x.into(), (y + LABEL).into());
-        }
-    }
-}
-
-impl OriginDimensions for Canvas {
-    fn size(&self) -> Size {
-        Size::new(self.0.width(), self.0.height())
-    }
-}
-
-impl DrawTarget for Canvas {
-    type Color = Rgb888;
-    type Error = Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = embedded_graphics::Pixel<Rgb888>>>(
-        &mut self,
-        pixels: I,
-    ) -> Result<(), Infallible> {
-        for embedded_graphics::Pixel(point, color) in pixels {
-            let place = u32::try_from(point.x).ok().zip(u32::try_from(point.y).ok());
-            if let Some(pixel) = place.and_then(|(x, y)| self.0.get_pixel_mut_checked(x, y)) {
-                *pixel = Rgb([color.r(), color.g(), color.b()]);
-            }
-        }
-        Ok(())
+/// Draws a label, as far as it fits, and a picture below it.
+fn cell(canvas: &mut Canvas, (x, y): (u32, u32), label: &str, picture: Option<&RgbImage>, width: u32) {
+    canvas.label((x, y), label, width);
+    if let Some(picture) = picture {
+        image::imageops::replace(&mut canvas.0, picture, x.into(), (y + LABEL).into());
     }
 }
 

@@ -10,7 +10,7 @@ use smartedit_core::picture::{DecodeOptions, decode};
 use walkdir::WalkDir;
 
 use super::outcomes::{self, OutcomeFiles};
-use super::scenario::Scenario;
+use smartedit_core::metrics::Scenario;
 
 /// Bytes that a file of instructions may have.
 const MAX_TEXT: u64 = 1 << 20;

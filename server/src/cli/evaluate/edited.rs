@@ -6,9 +6,9 @@ use bytes::Bytes;
 use smartedit_core::picture::{DecodeOptions, decode};
 
 use super::benchmark::{Benchmark, BenchmarkError, Problem, Sample, directories, names_ending, read_file};
-use super::scenario::Scenario;
 use crate::cli::CliError;
 use crate::cli::output::{self, file_error};
+use smartedit_core::metrics::Scenario;
 
 /// An edited picture's file, or why there is none.
 pub(super) type Edit = Result<Bytes, String>;

@@ -2,8 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::scenario::Scenario;
 use super::summary::{Evaluation, Judged, Summary};
+use smartedit_core::metrics::Scenario;
 
 /// Everything that was measured; absent values are null, infinite ones `"Infinity"`. `absent` says why a score is absent
 /// everywhere.

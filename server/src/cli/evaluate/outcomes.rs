@@ -9,7 +9,7 @@ use smartedit_core::metrics::differ;
 use smartedit_core::picture::DecodeOptions;
 
 use super::benchmark::{Problem, Sample, other_size, picture, text};
-use super::scenario::Scenario;
+use smartedit_core::metrics::Scenario;
 
 /// The file, in the benchmark's directory.
 pub(super) const FILE: &str = "outcomes/outcomes.json";

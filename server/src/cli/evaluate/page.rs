@@ -7,10 +7,10 @@ use smartedit_core::picture::{DecodeOptions, decode};
 use super::benchmark::{Benchmark, Problem, Sample, picture};
 use super::edited::Edit;
 use super::inline::data_uri;
-use super::scenario::Scenario;
 use super::score::Scores;
 use super::summary::{Evaluation, Judged};
 use super::table;
+use smartedit_core::metrics::Scenario;
 
 /// Longest side of a picture on the page, in pixels: that at which the benchmark measures.
 const MAX_SIDE: u32 = smartedit_core::metrics::SIDE;

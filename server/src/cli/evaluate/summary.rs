@@ -3,8 +3,8 @@
 use smartedit_core::metrics::Alignment;
 
 use super::benchmark::Sample;
-use super::scenario::Scenario;
 use super::score::{Scored, Scores};
+use smartedit_core::metrics::Scenario;
 
 /// Everything about a deployment's edit of a sample that counts.
 #[derive(Debug, Clone)]

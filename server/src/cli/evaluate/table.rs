@@ -1,8 +1,8 @@
 //! The table of the paper, as text and as Markdown.
 
-use super::scenario::Scenario;
 use super::summary::{Evaluation, Summary};
 use crate::cli::columns::aligned;
+use smartedit_core::metrics::Scenario;
 
 /// What stands where nothing was measured.
 const NOTHING: &str = "–";

@@ -1,21 +1,27 @@
-//! The scenarios of Reason-Edit.
+//! The scenarios of Reason-Edit, and where its files keep them.
 
 use std::fmt;
 
 /// A scenario of the benchmark: what must be understood to find what is to be edited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Scenario {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scenario {
+    /// Place tells the object from others.
     LeftRight,
+    /// Size tells it from others.
     RelativeSize,
+    /// It is a reflection, or what is reflected.
     Mirror,
+    /// Colour tells it from others.
     Color,
+    /// It is one of several things.
     MultipleObjects,
+    /// Knowledge of the world tells it.
     Reasoning,
 }
 
 impl Scenario {
     /// In the benchmark's order.
-    pub(super) const ALL: [Self; 6] = [
+    pub const ALL: [Self; 6] = [
         Self::LeftRight,
         Self::RelativeSize,
         Self::Mirror,
@@ -25,7 +31,7 @@ impl Scenario {
     ];
 
     /// The name in JSON and in outcomes.
-    pub(super) const fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::LeftRight => "left-right",
             Self::RelativeSize => "relative-size",
@@ -37,12 +43,12 @@ impl Scenario {
     }
 
     /// The scenario of a name.
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scenario| scenario.name() == name)
     }
 
     /// How the directory of its pictures, masks and instructions ends.
-    pub(super) const fn directory(self) -> &'static str {
+    pub const fn directory(self) -> &'static str {
         match self {
             Self::LeftRight => "1-Left-Right",
             Self::RelativeSize => "2-Relative-Size",
@@ -54,7 +60,7 @@ impl Scenario {
     }
 
     /// The file of its instructions.
-    pub(super) const fn text_file(self) -> &'static str {
+    pub const fn text_file(self) -> &'static str {
         match self {
             Self::LeftRight => "Left_Right_text.txt",
             Self::RelativeSize => "Size_text.txt",
@@ -66,7 +72,7 @@ impl Scenario {
     }
 
     /// How the directory of its edited pictures ends, as the official scripts name it.
-    pub(super) const fn edited_directory(self) -> &'static str {
+    pub const fn edited_directory(self) -> &'static str {
         match self {
             Self::LeftRight => "LeftRight_metrics_1",
             Self::RelativeSize => "RelativeSize_metrics_2",
