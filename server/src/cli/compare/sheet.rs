@@ -90,6 +90,8 @@ fn cell(canvas: &mut Canvas, (x, y): (u32, u32), label: &str, picture: Option<&R
 
 #[cfg(test)]
 mod tests {
+    use image::Rgb;
+
     use super::*;
 
     fn column(picture: Option<RgbImage>) -> Column {
