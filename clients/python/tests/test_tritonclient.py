@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 
 from smartedit import Client
 
-from servers import Server
+from servers import Server, wait_for
 
 Array = npt.NDArray[Any]
 OPTIONS = {"seed": 7, "steps": 2, "width": 64, "height": 64}
@@ -63,8 +63,11 @@ def test_the_server_tells_of_itself(inference: triton.InferenceServerClient) -> 
 
 
 def test_models(inference: triton.InferenceServerClient) -> None:
-    models = {model.name: model.state for model in inference.get_model_repository_index().models}
-    assert set(models.values()) == {"READY"}
+    def states() -> dict[str, str]:
+        return {model.name: model.state for model in inference.get_model_repository_index().models}
+
+    wait_for(lambda: set(states().values()) == {"READY"}, "every model is ready")
+    models = states()
     assert {"default", "narrow", VAE_DECODER, "narrow/denoiser"} <= models.keys()
     for name in models:
         assert inference.is_model_ready(name)

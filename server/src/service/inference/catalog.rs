@@ -44,7 +44,6 @@ pub(super) struct Contract {
 }
 
 /// What a model computes.
-#[derive(Clone)]
 pub(super) enum Computes {
     /// A whole edit.
     Edit,

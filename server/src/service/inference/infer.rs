@@ -1,8 +1,10 @@
 //! From a request to its answers.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use smartedit_core::stage::Stage;
 use smartedit_proto::inference::{ModelInferRequest, ModelInferResponse};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
@@ -36,7 +38,7 @@ pub(super) struct Asked {
 /// What the parameters of a request ask for, by what its model computes.
 enum Work {
     Edit(Box<EditParameters>),
-    Stage,
+    Stage(Arc<dyn Stage>),
 }
 
 impl Inference {
@@ -54,7 +56,7 @@ impl Inference {
     pub(super) fn answers(self, request: ModelInferRequest, arrival: Arrival, streaming: bool) -> Answers {
         match self.check(request, arrival, streaming) {
             Ok((asked, Work::Edit(parameters))) => self.edit(asked, *parameters),
-            Ok((asked, Work::Stage)) => self.run(asked),
+            Ok((asked, Work::Stage(stage))) => self.run(asked, stage),
             Err(failure) => {
                 tracing::info!(outcome = failure.reason(), reason = %failure, "inference refused");
                 Box::pin(tokio_stream::once(Err(status(&failure, None))))
@@ -79,9 +81,9 @@ impl Inference {
         let tensors = Tensors::read(&model.contract, &mut request, limits, &mut violations);
         let mut parameters = Parameters::new(request.parameters, &mut violations);
         let timeout = parameters.timeout();
-        let work = match model.computes {
+        let work = match &model.computes {
             Computes::Edit => Work::Edit(Box::new(parameters.edit(streaming))),
-            Computes::Stage(_) => Work::Stage,
+            Computes::Stage(stage) => Work::Stage(stage.clone()),
         };
         parameters.finish();
         if !violations.is_empty() {

@@ -54,12 +54,14 @@ impl Inference {
             let mut open = true;
             while open || !running.is_empty() {
                 tokio::select! {
-                    Some((_, (pending, answer))) = running.next() => match answer {
-                        Err(status) if fails_as_a_whole => {
+                    // None: what was running is over, which only polling tells.
+                    next = running.next(), if !running.is_empty() => match next {
+                        Some((_, (_, Err(status)))) if fails_as_a_whole => {
                             yield Err(status);
                             return;
                         }
-                        answer => yield Ok(response(&pending, answer)),
+                        Some((_, (pending, answer))) => yield Ok(response(&pending, answer)),
+                        None => {}
                     },
                     message = requests.message(), if open && running.len() < MAX_IN_FLIGHT => match message {
                         Ok(Some(request)) => {
