@@ -1,5 +1,7 @@
 //! The whole server on a loopback port, with models that follow scripts, through the real client.
 
+use std::collections::BTreeMap;
+
 use smartedit_client::{
     Client, Code, DeploymentState, EditOptions, EditRequest, Error, Event, RetryPolicy, Stage,
 };
@@ -8,7 +10,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::config::{DeploymentConfig, Drain, Limits};
+use crate::config::{DEFAULT_DEPLOYMENT, DeploymentConfig, Drain, Limits};
 use crate::deployment::NotLoaded;
 use crate::work::Editor;
 use crate::work::testing::{Act, Leash, Scripted, picture, steps};
@@ -36,9 +38,15 @@ impl Drop for Running {
     }
 }
 
+/// One edit at a time.
 fn config() -> Config {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    Config { listen, ..Config::single("scripted") }
+    let deployment = DeploymentConfig { instances: 1, max_batch: 1, ..DeploymentConfig::new("scripted") };
+    Config {
+        listen,
+        deployments: BTreeMap::from([(DEFAULT_DEPLOYMENT.to_owned(), deployment)]),
+        ..Config::default()
+    }
 }
 
 async fn start(editor: Arc<dyn Editor>, config: Config) -> Running {

@@ -11,4 +11,5 @@ mod inference;
 mod program;
 mod rejections;
 mod running;
+mod scheduling;
 mod witness;

@@ -17,6 +17,7 @@ use super::read::Tensors;
 use crate::failure::{Failure, Violations};
 use crate::service::Arrival;
 use crate::status::status;
+use crate::work::Caller;
 
 /// The answers to one request. The last one is the result, or why there is none; others come only if asked for.
 pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<ModelInferResponse, Status>> + Send>>;
@@ -29,6 +30,8 @@ pub(super) struct Asked {
     pub(super) tensors: Tensors,
     /// When the request arrived; its deadline is the nearer of the call's and the request's.
     pub(super) arrival: Arrival,
+    /// On whose account it is, if it does not say.
+    pub(super) peer: Caller,
     /// How long its inputs took to read.
     pub(super) reading: Duration,
     /// Whether it came in a stream, where the last answer is marked.
@@ -47,14 +50,21 @@ impl Inference {
         self,
         request: ModelInferRequest,
         arrival: Arrival,
+        peer: Caller,
     ) -> Result<ModelInferResponse, Status> {
-        let answer = self.answers(request, arrival, false).next().await;
+        let answer = self.answers(request, arrival, peer, false).next().await;
         answer.unwrap_or_else(|| Err(status(&Failure::Lost, None)))
     }
 
     /// Checks a request and computes its model.
-    pub(super) fn answers(self, request: ModelInferRequest, arrival: Arrival, streaming: bool) -> Answers {
-        match self.check(request, arrival, streaming) {
+    pub(super) fn answers(
+        self,
+        request: ModelInferRequest,
+        arrival: Arrival,
+        peer: Caller,
+        streaming: bool,
+    ) -> Answers {
+        match self.check(request, arrival, peer, streaming) {
             Ok((asked, Work::Edit(parameters))) => self.edit(asked, *parameters),
             Ok((asked, Work::Stage(stage))) => self.run(asked, stage),
             Err(failure) => {
@@ -69,6 +79,7 @@ impl Inference {
         &self,
         mut request: ModelInferRequest,
         mut arrival: Arrival,
+        peer: Caller,
         streaming: bool,
     ) -> Result<(Asked, Work), Failure> {
         if !self.service.is_accepting() {
@@ -92,6 +103,6 @@ impl Inference {
         let due = timeout.and_then(|timeout| arrival.at.checked_add(timeout));
         arrival.deadline = arrival.deadline.into_iter().chain(due).min();
         let reading = started.elapsed();
-        Ok((Asked { model, id: request.id, tensors, arrival, reading, streaming }, work))
+        Ok((Asked { model, id: request.id, tensors, arrival, peer, reading, streaming }, work))
     }
 }

@@ -25,7 +25,7 @@ use tonic::{Request, Response, Status, Streaming};
 use self::lane::Lanes;
 use self::statistics::Statistics;
 use super::admission::Permit;
-use super::{Arrival, Service};
+use super::{Arrival, Service, caller};
 use crate::failure::Failure;
 use crate::status::status;
 
@@ -93,18 +93,18 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<oip::ModelInferRequest>,
     ) -> Result<Response<oip::ModelInferResponse>, Status> {
-        let arrival = Arrival::of(&request);
-        self.clone().infer(request.into_inner(), arrival).await.map(Response::new)
+        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
+        self.clone().infer(request.into_inner(), arrival, peer).await.map(Response::new)
     }
 
     async fn model_stream_infer(
         &self,
         request: Request<Streaming<oip::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let arrival = Arrival::of(&request);
+        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
         let permit = request.extensions().get::<Permit>().cloned();
         let fails_as_a_whole = stream::fails_as_a_whole(request.metadata());
-        let responses = self.clone().responses(request.into_inner(), arrival, fails_as_a_whole, permit);
+        let responses = self.clone().responses(request.into_inner(), arrival, peer, fails_as_a_whole, permit);
         Ok(Response::new(responses))
     }
 

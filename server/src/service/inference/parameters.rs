@@ -58,7 +58,10 @@ impl<'a> Parameters<'a> {
     }
 
     fn options(&mut self) -> v1::EditOptions {
-        use v1::{AlphaMode, ExifOrientation, ImageTokens, NoiseSource, OutputFormat, ResizeMode, Scheduler};
+        use v1::{
+            AlphaMode, ExifOrientation, ImageTokens, NoiseSource, OutputFormat, Priority, ResizeMode,
+            Scheduler,
+        };
         let schedulers = [
             ("euler_ancestral", Scheduler::EulerAncestral),
             ("euler", Scheduler::Euler),
@@ -75,6 +78,7 @@ impl<'a> Parameters<'a> {
         let image_tokens = [("forced", ImageTokens::Forced), ("free", ImageTokens::Free)];
         let noise_sources = [("chacha", NoiseSource::Chacha), ("torch", NoiseSource::Torch)];
         let orientations = [("apply", ExifOrientation::Apply), ("ignore", ExifOrientation::Ignore)];
+        let priorities = [("interactive", Priority::Interactive), ("batch", Priority::Batch)];
         let alpha_modes = [("white", AlphaMode::White), ("drop", AlphaMode::Drop)];
         v1::EditOptions {
             seed: self.integer("seed"),
@@ -98,6 +102,8 @@ impl<'a> Parameters<'a> {
             replay: None,
             noise_source: self.choice("noise_source", &noise_sources),
             no_cache: self.flag("no_cache"),
+            priority: self.choice("priority", &priorities),
+            caller: self.text("caller").unwrap_or_default(),
         }
     }
 

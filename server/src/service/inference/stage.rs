@@ -154,7 +154,7 @@ fn failure(error: StageError) -> Failure {
     match error {
         StageError::Input { input, message, .. } => Failure::invalid(format!("inputs.{input}"), message),
         StageError::Tensors { source, .. } => Failure::invalid("inputs", source),
-        error @ (StageError::Engine { .. } | StageError::NotFinite { .. }) => {
+        error @ (StageError::Engine { .. } | StageError::NotFinite { .. } | StageError::Foreign { .. }) => {
             Failure::Edit(EditError::Stage(error))
         }
     }

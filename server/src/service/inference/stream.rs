@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::service::Arrival;
 use crate::service::admission::Permit;
 use crate::status::status;
+use crate::work::Caller;
 
 /// The answers of a call.
 pub(super) type Responses = Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
@@ -44,6 +45,7 @@ impl Inference {
         self,
         mut requests: Streaming<ModelInferRequest>,
         arrival: Arrival,
+        peer: Caller,
         fails_as_a_whole: bool,
         permit: Option<Permit>,
     ) -> Responses {
@@ -66,7 +68,7 @@ impl Inference {
                     message = requests.message(), if open && running.len() < MAX_IN_FLIGHT => match message {
                         Ok(Some(request)) => {
                             let arrival = Arrival { at: Instant::now(), deadline: arrival.deadline };
-                            running.insert(received, self.tagged(request, arrival));
+                            running.insert(received, self.tagged(request, arrival, peer.clone()));
                             received += 1;
                         }
                         Ok(None) => open = false,
@@ -85,9 +87,9 @@ impl Inference {
     }
 
     /// The answers to a request, each with what it answers.
-    fn tagged(&self, request: ModelInferRequest, arrival: Arrival) -> Tagged {
+    fn tagged(&self, request: ModelInferRequest, arrival: Arrival, peer: Caller) -> Tagged {
         let (model, id) = (request.model_name.clone(), request.id.clone());
-        let answers: Answers = self.clone().answers(request, arrival, true);
+        let answers: Answers = self.clone().answers(request, arrival, peer, true);
         Box::pin(answers.map(move |answer| (Pending { model: model.clone(), id: id.clone() }, answer)))
     }
 
