@@ -114,9 +114,7 @@ pub enum Failure {
 impl Failure {
     /// One field that has a value that cannot be.
     pub fn invalid(field: impl Into<String>, description: impl fmt::Display) -> Self {
-        let mut violations = Violations::default();
-        violations.add(field, description);
-        Self::Invalid(violations)
+        Self::Invalid(Violations::one(field, description))
     }
 
     /// The field of the request that is at fault, and what is wrong with it, where an edit failed for that.
@@ -196,6 +194,13 @@ impl From<StopReason> for Failure {
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
+    /// One field, and what is wrong with it.
+    pub fn one(field: impl Into<String>, description: impl fmt::Display) -> Self {
+        let mut violations = Self::default();
+        violations.add(field, description);
+        violations
+    }
+
     /// Adds a field and what is wrong with it.
     pub fn add(&mut self, field: impl Into<String>, description: impl fmt::Display) {
         self.0.push((field.into(), description.to_string()));

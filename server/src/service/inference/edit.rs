@@ -9,7 +9,7 @@ use super::parameters::{self, EditParameters};
 use super::read::Value;
 use super::statistics::Phases;
 use super::write::Notes;
-use crate::failure::Failure;
+use crate::failure::{Failure, Violations};
 use crate::service::edit::{About, Order, Ticket, next};
 use crate::status::status;
 use crate::work::{Event, Finished, Preview, Progress};
@@ -22,7 +22,7 @@ impl Inference {
         Box::pin(async_stream::stream! {
             let submitted = match order(&mut asked, &parameters) {
                 Ok(order) => self.service.submit(order, asked.arrival).map_err(|mut refused| {
-                    refused.failure = in_parameters(refused.failure);
+                    refused.failure = renamed(refused.failure);
                     refused.status()
                 }),
                 Err(failure) => Err(status(&failure, None)),
@@ -53,7 +53,7 @@ impl Inference {
                         }
                         answer
                     }
-                    Event::Finished(Err(failure)) => Err(failure),
+                    Event::Finished(Err(failure)) => Err(renamed(failure)),
                 };
                 yield answer.map_err(|failure| about.status(&failure));
                 return;
@@ -78,8 +78,14 @@ fn order(asked: &mut Asked, parameters: &EditParameters) -> Result<Order, Failur
 }
 
 /// The failure of an edit, with what this protocol calls the fields at fault.
-fn in_parameters(failure: Failure) -> Failure {
-    let Failure::Invalid(violations) = failure else { return failure };
+fn renamed(failure: Failure) -> Failure {
+    let violations = match failure {
+        Failure::Invalid(violations) => violations,
+        other => match other.violation() {
+            Some((field, description)) => Violations::one(field, description),
+            None => return other,
+        },
+    };
     Failure::Invalid(violations.renamed(|field| match field.strip_prefix("options.") {
         Some(option) => format!("{}.{}", parameters::FIELD, option.trim_start_matches("resolution.")),
         None => format!("inputs.{field}"),

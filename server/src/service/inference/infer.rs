@@ -94,7 +94,10 @@ impl Inference {
         let timeout = parameters.timeout();
         let work = match &model.computes {
             Computes::Edit => Work::Edit(Box::new(parameters.edit(streaming))),
-            Computes::Stage(stage) => Work::Stage(stage.clone()),
+            Computes::Stage(stage) => {
+                parameters.stage();
+                Work::Stage(stage.clone())
+            }
         };
         parameters.finish();
         if !violations.is_empty() {

@@ -39,9 +39,6 @@ impl<'a> Parameters<'a> {
     /// What every model's requests may have: how long the caller waits. What the last answer is called is always told.
     pub(super) fn timeout(&mut self) -> Option<Duration> {
         self.flag("triton_enable_empty_final_response");
-        if self.integer("priority").is_some_and(|priority| priority != 0) {
-            self.refuse("priority", "must be 0: requests are served in the order of their arrival");
-        }
         self.integer("timeout").filter(|micros| *micros > 0).map(Duration::from_micros)
     }
 
@@ -58,10 +55,7 @@ impl<'a> Parameters<'a> {
     }
 
     fn options(&mut self) -> v1::EditOptions {
-        use v1::{
-            AlphaMode, ExifOrientation, ImageTokens, NoiseSource, OutputFormat, Priority, ResizeMode,
-            Scheduler,
-        };
+        use v1::{AlphaMode, ExifOrientation, ImageTokens, NoiseSource, OutputFormat, ResizeMode, Scheduler};
         let schedulers = [
             ("euler_ancestral", Scheduler::EulerAncestral),
             ("euler", Scheduler::Euler),
@@ -78,7 +72,6 @@ impl<'a> Parameters<'a> {
         let image_tokens = [("forced", ImageTokens::Forced), ("free", ImageTokens::Free)];
         let noise_sources = [("chacha", NoiseSource::Chacha), ("torch", NoiseSource::Torch)];
         let orientations = [("apply", ExifOrientation::Apply), ("ignore", ExifOrientation::Ignore)];
-        let priorities = [("interactive", Priority::Interactive), ("batch", Priority::Batch)];
         let alpha_modes = [("white", AlphaMode::White), ("drop", AlphaMode::Drop)];
         v1::EditOptions {
             seed: self.integer("seed"),
@@ -102,8 +95,28 @@ impl<'a> Parameters<'a> {
             replay: None,
             noise_source: self.choice("noise_source", &noise_sources),
             no_cache: self.flag("no_cache"),
-            priority: self.choice("priority", &priorities),
+            priority: self.priority().into(),
             caller: self.text("caller").unwrap_or_default(),
+        }
+    }
+
+    /// What a run of a stage may have.
+    pub(super) fn stage(&mut self) {
+        if self.integer("priority").is_some_and(|priority| priority != 0) {
+            self.refuse("priority", "must be 0: runs of stages are served in the order of their arrival");
+        }
+    }
+
+    /// The protocol's priorities are numbers, the lowest the most urgent.
+    fn priority(&mut self) -> v1::Priority {
+        match self.integer("priority") {
+            None | Some(0) => v1::Priority::Unspecified,
+            Some(1) => v1::Priority::Interactive,
+            Some(2) => v1::Priority::Batch,
+            Some(other) => {
+                self.refuse("priority", &format!("is {other}; there are 1, interactive, and 2, batch"));
+                v1::Priority::Unspecified
+            }
         }
     }
 

@@ -76,7 +76,10 @@ impl Inference {
         let stop = Stop::new(asked.arrival.deadline);
         let registration = self.service.admit(request_id, stop.clone())?;
         let limits = &self.service.0.config.limits;
-        let lane = self.lanes.of(deployment, self.instances(deployment), limits);
+        let lane = self.lanes.of(deployment, self.instances(deployment), limits).map_err(|error| {
+            tracing::error!(deployment, error = error.to_string(), "cannot start threads for stages");
+            Failure::Lost
+        })?;
         let bytes = inputs.values().map(Value::bytes).sum();
         let place = lane.enter(bytes).ok_or_else(|| Failure::QueueFull {
             deployment: deployment.to_owned(),
@@ -92,18 +95,16 @@ impl Inference {
         }
         let queue = waiting.elapsed();
         let inputs = tensors(inputs);
-        let run = tokio::task::spawn_blocking(move || {
-            // A run cannot be stopped: whoever gives it up leaves its turn and its place to its end.
-            let _held = (turn, registration);
+        let run = turn.run(move || {
+            // Whoever shuts the server down waits for what runs.
+            let _registration = registration;
             let started = Instant::now();
-            let outputs = stage.session().run(&inputs);
-            (outputs, started.elapsed())
+            (stage.session().run(&inputs), started.elapsed())
         });
-        let done = tokio::select! {
-            done = run => done,
+        let (outputs, infer) = tokio::select! {
+            done = run => done?,
             () = asked.arrival.passed() => return Err(Failure::DeadlineExceeded),
         };
-        let (outputs, infer) = done.map_err(|error| Failure::Panicked(error.to_string()))?;
         Ok(Run { outputs: outputs.map_err(failure)?, queue, infer })
     }
 }

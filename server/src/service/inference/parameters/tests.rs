@@ -33,6 +33,7 @@ fn an_edits_options() {
         ("scheduler", text("ddim")),
         ("output_format", text("jpeg")),
         ("no_cache", BoolParam(true)),
+        ("priority", Uint64Param(2)),
         ("preview_interval", Int64Param(2)),
         ("progress", BoolParam(true)),
         ("timeout", Int64Param(1500)),
@@ -50,6 +51,7 @@ fn an_edits_options() {
         scheduler: v1::Scheduler::Ddim.into(),
         output_format: v1::OutputFormat::Jpeg.into(),
         no_cache: true,
+        priority: v1::Priority::Batch.into(),
         preview_interval: Some(2),
         ..v1::EditOptions::default()
     };
@@ -66,7 +68,7 @@ fn what_cannot_be_is_named() {
         ("triton_foo", Int64Param(3), "parameters.triton_foo", "is not known"),
         ("sequence_id", Int64Param(3), "parameters.sequence_id", "is not known"),
         ("timeout", text("1"), "parameters.timeout", "needs int64_param"),
-        ("priority", Int64Param(1), "parameters.priority", "must be 0"),
+        ("priority", Int64Param(3), "parameters.priority", "1, interactive, and 2, batch"),
         ("steps", Int64Param(-1), "parameters.steps", "needs int64_param of 0 or more"),
         ("steps", Int64Param(1 << 40), "parameters.steps", "too large"),
         ("text_guidance", text("7.5"), "parameters.text_guidance", "needs double_param"),
@@ -87,4 +89,16 @@ fn an_empty_parameter_is_refused() {
     let given = HashMap::from([("seed".to_owned(), InferParameter::default())]);
     Parameters::new(given, &mut violations).options();
     assert_eq!(violations.iter().count(), 1);
+}
+
+#[test]
+fn runs_of_stages_have_no_priority() {
+    for (priority, expected) in [(0, 0), (1, 1)] {
+        let mut violations = Violations::default();
+        let given = given([("priority", ParameterChoice::Int64Param(priority))]);
+        let mut parameters = Parameters::new(given, &mut violations);
+        parameters.stage();
+        parameters.finish();
+        assert_eq!(violations.iter().count(), expected);
+    }
 }
