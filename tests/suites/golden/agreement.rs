@@ -52,7 +52,7 @@ fn golden_pack(a: &Row, b: &Row, precision: Precision) {
 /// The model that ships with the server, as it is served.
 fn default_model(a: &Row, b: &Row, precision: Precision) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let image = image::open(root.join("examples/left-animal.png")).expect("the example is there").to_rgb8();
+    let image = replay::example();
     agree([a, b], precision, &root.join("models/emoji"), |model| {
         let options = EditOptions { seed: 7, ..EditOptions::default() };
         let instruction = "Change the left animal to a fox".to_owned();

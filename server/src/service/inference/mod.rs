@@ -2,7 +2,7 @@
 //!
 //! Every deployment is a model from an image and an instruction to an image, and every stage of it is a model of
 //! named tensors, called `DEPLOYMENT/STAGE`. [`catalog`] finds models, [`read`] checks requests against them,
-//! [`infer`] computes, [`write`] makes the answers.
+//! [`infer`] computes, [`mod@write`] makes the answers.
 
 mod catalog;
 mod describe;
