@@ -25,6 +25,17 @@ pub enum Failure {
         /// The names there are.
         known: String,
     },
+    /// There is no such model, or not in this version.
+    #[error("Request for unknown model: '{name}'{version} is not found")]
+    UnknownModel {
+        /// The name asked for.
+        name: String,
+        /// Empty, or a space and the version asked for.
+        version: String,
+    },
+    /// The server does not offer this.
+    #[error("{0}")]
+    Unsupported(String),
     /// The deployment is still being loaded.
     #[error("deployment `{0}` is still being loaded")]
     Loading(String),
@@ -53,6 +64,16 @@ pub enum Failure {
     /// The request's message is larger than may be received.
     #[error("the request has more than {limit} bytes; the image is too large")]
     MessageTooLarge {
+        /// Bytes that a message may have.
+        limit: usize,
+    },
+    /// The answer's message is larger than may be sent.
+    #[error(
+        "the answer has {bytes} bytes of outputs, a message of at most {limit} is sent; ask for fewer outputs or less of them"
+    )]
+    AnswerTooLarge {
+        /// Bytes of the outputs.
+        bytes: usize,
         /// Bytes that a message may have.
         limit: usize,
     },
@@ -93,9 +114,7 @@ pub enum Failure {
 impl Failure {
     /// One field that has a value that cannot be.
     pub fn invalid(field: impl Into<String>, description: impl fmt::Display) -> Self {
-        let mut violations = Violations::default();
-        violations.add(field, description);
-        Self::Invalid(violations)
+        Self::Invalid(Violations::one(field, description))
     }
 
     /// The field of the request that is at fault, and what is wrong with it, where an edit failed for that.
@@ -126,11 +145,14 @@ impl Failure {
             _ if self.violation().is_some() => "INVALID_REQUEST",
             Self::Invalid(_) => "INVALID_REQUEST",
             Self::UnknownDeployment { .. } => "UNKNOWN_DEPLOYMENT",
+            Self::UnknownModel { .. } => "UNKNOWN_MODEL",
+            Self::Unsupported(_) => "UNSUPPORTED",
             Self::Loading(_) => "DEPLOYMENT_LOADING",
             Self::NotLoaded { .. } => "DEPLOYMENT_FAILED",
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
             Self::MessageTooLarge { .. } => "MESSAGE_TOO_LARGE",
+            Self::AnswerTooLarge { .. } => "ANSWER_TOO_LARGE",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::Abandoned => "ABANDONED",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
@@ -172,6 +194,13 @@ impl From<StopReason> for Failure {
 pub struct Violations(Vec<(String, String)>);
 
 impl Violations {
+    /// One field, and what is wrong with it.
+    pub fn one(field: impl Into<String>, description: impl fmt::Display) -> Self {
+        let mut violations = Self::default();
+        violations.add(field, description);
+        violations
+    }
+
     /// Adds a field and what is wrong with it.
     pub fn add(&mut self, field: impl Into<String>, description: impl fmt::Display) {
         self.0.push((field.into(), description.to_string()));
@@ -180,6 +209,12 @@ impl Violations {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The same of fields with other names.
+    #[must_use]
+    pub fn renamed(self, name: impl Fn(&str) -> String) -> Self {
+        Self(self.0.into_iter().map(|(field, description)| (name(&field), description)).collect())
     }
 
     /// Fields, and what is wrong with each.
@@ -196,4 +231,9 @@ impl fmt::Display for Violations {
         }
         Ok(())
     }
+}
+
+/// A caller's words, short enough to be repeated.
+pub(crate) fn shortened(words: &str) -> String {
+    words.chars().take(64).collect()
 }

@@ -4,9 +4,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smartedit_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
 use smartedit_proto::v1::smart_edit_service_server::SmartEditServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
@@ -15,7 +17,7 @@ use crate::config::{Config, ConfigError, Loaded};
 use crate::deployment::{Deployment, Deployments, EngineLoader, Loader, State};
 use crate::engines::Engines;
 use crate::failure::Failure;
-use crate::service::{AdmissionLayer, DeadlineLayer, Service};
+use crate::service::{AdmissionLayer, DeadlineLayer, Inference, Service};
 use crate::work::StopReason;
 
 /// The health service's name of the server's being alive: SERVING as long as anything answers.
@@ -145,6 +147,9 @@ impl Server {
         let edits = SmartEditServiceServer::new(service.clone())
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit);
+        let inference = GrpcInferenceServiceServer::new(Inference::new(service.clone()))
+            .max_decoding_message_size(limit)
+            .max_encoding_message_size(limit);
         let closed = CancellationToken::new();
         let serving = tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
@@ -154,6 +159,7 @@ impl Server {
             .layer(DeadlineLayer)
             .layer(AdmissionLayer::new(config.limits.max_concurrent, limit))
             .add_service(edits)
+            .add_service(inference)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?)
@@ -198,11 +204,11 @@ async fn report(health: &HealthReporter, name: &str, serving: bool) {
     health.set_service_status(name, status).await;
 }
 
-/// Readiness, of the server as a whole and of its one service. A full queue does not end it.
+/// Readiness, of the server as a whole and of its services. A full queue does not end it.
 async fn ready(health: &HealthReporter, serving: bool) {
     report(health, "", serving).await;
-    let name = <SmartEditServiceServer<Service> as tonic::server::NamedService>::NAME;
-    report(health, name, serving).await;
+    report(health, SmartEditServiceServer::<Service>::NAME, serving).await;
+    report(health, GrpcInferenceServiceServer::<Inference>::NAME, serving).await;
 }
 
 /// Keeps readiness true to the default deployment's state; never ends.

@@ -40,6 +40,11 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             details.set_resource_info("deployment", name, "", "");
             (Code::NotFound, failure.to_string())
         }
+        Failure::UnknownModel { name, .. } => {
+            details.set_resource_info("model", name, "", "");
+            (Code::NotFound, failure.to_string())
+        }
+        Failure::Unsupported(_) => (Code::Unimplemented, failure.to_string()),
         Failure::Loading(_) | Failure::ShuttingDown => {
             details.set_retry_info(Some(SOON));
             (Code::Unavailable, failure.to_string())
@@ -56,7 +61,9 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             (Code::ResourceExhausted, failure.to_string())
         }
         // No retry delay: the same message will not fit later either.
-        Failure::MessageTooLarge { .. } => (Code::ResourceExhausted, failure.to_string()),
+        Failure::MessageTooLarge { .. } | Failure::AnswerTooLarge { .. } => {
+            (Code::ResourceExhausted, failure.to_string())
+        }
         Failure::Abandoned => (Code::Cancelled, failure.to_string()),
         Failure::DeadlineExceeded | Failure::DeadlineTooShort { .. } => {
             (Code::DeadlineExceeded, failure.to_string())

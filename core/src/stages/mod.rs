@@ -6,6 +6,7 @@
 mod call;
 mod denoiser;
 mod executor;
+mod interface;
 mod language_model;
 mod network;
 pub mod program;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use self::call::Call;
 use self::denoiser::Denoise;
 pub use self::executor::{EngineExecutor, Executor};
+pub use self::interface::{Interface, Output, interface};
 use self::language_model::Llama;
 pub use self::network::Network;
 pub use self::signature::{Dim, Elements, Function, Port, PortName, Signature, signatures, stateless};

@@ -174,7 +174,7 @@ fn all_in_one(inputs: Vec<Port>, outputs: impl Into<Vec<PortName>>) -> Signature
     Signature { function: Function::Whole, inputs, outputs: outputs.into() }
 }
 
-fn input(base: &'static str, elements: Elements, shape: impl Into<Vec<Dim>>) -> Port {
+pub(super) fn input(base: &'static str, elements: Elements, shape: impl Into<Vec<Dim>>) -> Port {
     Port { name: named(base), elements, shape: shape.into(), absent: None }
 }
 
@@ -188,7 +188,7 @@ impl Port {
         Self { name, elements: Elements::Computed, shape: shape.into(), absent: None }
     }
 
-    fn or_zeros(mut self, shape: impl Into<Vec<usize>>) -> Self {
+    pub(super) fn or_zeros(mut self, shape: impl Into<Vec<usize>>) -> Self {
         self.absent = Some(shape.into());
         self
     }
@@ -245,7 +245,7 @@ pub(super) fn prompt_embeds(config: &UnetConfig) -> Port {
     floats("prompt_embeds", [BATCH, Dim::Any("tokens"), Dim::Is(config.cross_attention_dim)])
 }
 
-fn feature_channels(config: &UnetConfig) -> usize {
+pub(super) fn feature_channels(config: &UnetConfig) -> usize {
     config.block_channels.first().copied().unwrap_or(0)
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use smartedit_core::engine::Precision;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, Model};
-use smartedit_core::stage::{StageError, StageInfo};
+use smartedit_core::stage::{Stage, StageError, StageInfo, StageKind};
 
 use crate::config::Candidate;
 use crate::work::{Editing, Editor, StepsDone, step_together};
@@ -65,6 +65,10 @@ impl Editor for PlacedModel {
 
     fn stages(&self) -> &[PlacedStage] {
         &self.stages
+    }
+
+    fn stage(&self, kind: StageKind) -> Option<Arc<dyn Stage>> {
+        self.model.stage(kind).cloned()
     }
 
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError> {

@@ -6,7 +6,7 @@ use dashmap::DashMap;
 
 use super::{Deployment, Loader};
 use crate::config::Config;
-use crate::failure::Failure;
+use crate::failure::{Failure, shortened};
 
 /// The deployments of a server by name.
 pub struct Deployments {
@@ -55,9 +55,4 @@ impl Deployments {
     pub fn close(&self) {
         self.by_name.iter().for_each(|entry| entry.value().close());
     }
-}
-
-/// A caller's words, short enough to be repeated.
-fn shortened(name: &str) -> String {
-    name.chars().take(64).collect()
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::{Layer, Service};
@@ -16,11 +16,17 @@ use crate::failure::Failure;
 use crate::status::status;
 
 /// Paths of the calls that are bounded.
-const EDITS: [&str; 3] = [
+const BOUNDED: [&str; 5] = [
     "/smartedit.v1.SmartEditService/Edit",
     "/smartedit.v1.SmartEditService/EditStream",
     "/smartedit.v1.SmartEditService/Compare",
+    "/inference.GRPCInferenceService/ModelInfer",
+    "/inference.GRPCInferenceService/ModelStreamInfer",
 ];
+
+/// A call's place among those that are received at the same time, which a handler may keep for longer.
+#[derive(Debug, Clone)]
+pub(super) struct Permit(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
 
 /// Refuses edits beyond a number at the same time, over all connections, and gives those whose message is too large
 /// the code that gRPC has for it. Other calls pass.
@@ -65,14 +71,16 @@ where
         self.inner.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if !EDITS.contains(&request.uri().path()) {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        if !BOUNDED.contains(&request.uri().path()) {
             return Box::pin(self.inner.call(request));
         }
         let Ok(permit) = self.layer.permits.clone().try_acquire_owned() else {
             tracing::info!(outcome = Failure::Overloaded.reason(), "edit refused");
             return Box::pin(async { Ok(status(&Failure::Overloaded, None).into_http()) });
         };
+        let permit = Permit(Arc::new(permit));
+        request.extensions_mut().insert(permit.clone());
         let response = self.inner.call(request);
         let limit = self.layer.max_message_bytes;
         Box::pin(async move {
@@ -112,18 +120,18 @@ mod tests {
             AdmissionLayer::new(1, 1000).layer(tower::service_fn(move |request: Request<Body>| {
                 let wait = wait.clone();
                 async move {
-                    if request.uri().path() == EDITS[0] {
+                    if request.uri().path() == BOUNDED[0] {
                         wait.notified().await;
                     }
                     Ok::<_, Infallible>(Response::new(Body::empty()))
                 }
             }));
         let mut call = |path: &str| service.call(Request::builder().uri(path).body(Body::empty()).unwrap());
-        let first = call(EDITS[0]);
-        assert_eq!(code(&call(EDITS[1]).await.unwrap()), Code::ResourceExhausted);
+        let first = call(BOUNDED[0]);
+        assert_eq!(code(&call(BOUNDED[1]).await.unwrap()), Code::ResourceExhausted);
         assert_eq!(code(&call("/grpc.health.v1.Health/Check").await.unwrap()), Code::Ok);
         go.notify_one();
         assert_eq!(code(&first.await.unwrap()), Code::Ok);
-        assert_eq!(code(&call(EDITS[1]).await.unwrap()), Code::Ok);
+        assert_eq!(code(&call(BOUNDED[1]).await.unwrap()), Code::Ok);
     }
 }

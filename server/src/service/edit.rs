@@ -46,6 +46,13 @@ pub(super) struct Prepared {
     pub(super) checked: Checked,
 }
 
+/// An order that was not taken.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) request_id: String,
+    pub(super) failure: Failure,
+}
+
 /// What is known of an edit before it is begun.
 #[derive(Debug, Clone)]
 pub(super) struct About {
@@ -56,7 +63,7 @@ pub(super) struct About {
 
 impl Service {
     /// Checks an order and puts it into its deployment's queue.
-    pub(super) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Status> {
+    pub(super) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Refused> {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let span = tracing::info_span!("edit", request_id, deployment = tracing::field::Empty);
         let entered = span.clone().entered();
@@ -64,7 +71,7 @@ impl Service {
         drop(entered);
         submitted.map_err(|failure| {
             tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "edit refused");
-            status(&failure, Some(&request_id))
+            Refused { request_id, failure }
         })
     }
 
@@ -182,6 +189,12 @@ pub(super) async fn next(events: &mut Events, arrival: Arrival) -> Option<Event>
         biased;
         event = events.next() => event,
         () = arrival.passed() => Some(Event::Finished(Err(Failure::DeadlineExceeded))),
+    }
+}
+
+impl Refused {
+    pub(super) fn status(&self) -> Status {
+        status(&self.failure, Some(&self.request_id))
     }
 }
 

@@ -1,4 +1,4 @@
-//! `smartedit.v1.SmartEditService`.
+//! `smartedit.v1.SmartEditService`, and [`Inference`] beside it.
 
 mod admission;
 mod caller;
@@ -6,6 +6,7 @@ mod compare;
 mod deadline;
 mod describe;
 mod edit;
+mod inference;
 mod messages;
 mod validate;
 
@@ -24,6 +25,7 @@ use crate::work::Requests;
 
 pub use admission::AdmissionLayer;
 pub use deadline::{Arrival, DeadlineLayer};
+pub use inference::Inference;
 
 /// The service; cloning shares its state.
 #[derive(Clone)]
@@ -81,7 +83,7 @@ impl SmartEditService for Service {
         let v1::EditRequest { image, instruction, deployment, options } = request.into_inner();
         let options = options.unwrap_or_default();
         let order = edit::Order { image, instruction, deployment, options, peer };
-        self.submit(order, arrival)?.result().await
+        self.submit(order, arrival).map_err(|refused| refused.status())?.result().await
     }
 
     async fn edit_stream(
@@ -92,7 +94,7 @@ impl SmartEditService for Service {
         let v1::EditStreamRequest { image, instruction, deployment, options } = request.into_inner();
         let options = options.unwrap_or_default();
         let order = edit::Order { image, instruction, deployment, options, peer };
-        Ok(self.submit(order, arrival)?.stream())
+        Ok(self.submit(order, arrival).map_err(|refused| refused.status())?.stream())
     }
 
     async fn compare(

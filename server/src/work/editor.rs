@@ -7,7 +7,7 @@ use image::RgbImage;
 use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{Edit, EditError, EditRequest, NextStep, Progress};
-use smartedit_core::stage::StageError;
+use smartedit_core::stage::{Stage, StageError, StageKind};
 
 use crate::deployment::PlacedStage;
 
@@ -18,6 +18,9 @@ pub trait Editor: Send + Sync {
 
     /// Its stages and what computes them.
     fn stages(&self) -> &[PlacedStage];
+
+    /// A stage, if it has one of this kind.
+    fn stage(&self, kind: StageKind) -> Option<Arc<dyn Stage>>;
 
     /// Checks a request and prepares its edit.
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError>;

@@ -33,4 +33,5 @@ pub use record::{Kept, LatentDifference, Record, Recorded, Reference};
 pub use requests::{Registration, Requests};
 pub use schedule::{Caller, Counters, Priority, Refusal, Rules};
 pub use stop::{Stop, StopReason};
+pub(crate) use worker::panic_words;
 pub use worker::work;

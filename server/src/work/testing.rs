@@ -12,7 +12,7 @@ use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::picture::{DecodeOptions, Format, encode};
 use smartedit_core::pipeline::{EditError, EditOptions, EditOutput, EditRequest, NextStep, Progress};
-use smartedit_core::stage::{StageError, StageKind};
+use smartedit_core::stage::{Stage, StageError, StageKind};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -227,6 +227,10 @@ impl Editor for Scripted {
 
     fn stages(&self) -> &[PlacedStage] {
         &[]
+    }
+
+    fn stage(&self, _: StageKind) -> Option<Arc<dyn Stage>> {
+        None
     }
 
     fn edit(self: Arc<Self>, _: EditRequest) -> Result<Box<dyn Editing>, EditError> {

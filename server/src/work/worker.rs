@@ -45,7 +45,7 @@ fn attempt(run: &mut Run, unit: impl FnOnce(&mut Run) -> Outcome) -> Outcome {
     let span = run.job.span.clone();
     // Nothing of a run outlives its failure but what it shares immutably: the model and the queue.
     let unit = AssertUnwindSafe(|| span.in_scope(|| unit(run)));
-    catch_unwind(unit).unwrap_or_else(|panic| Err(Failure::Panicked(words(panic.as_ref()))))
+    catch_unwind(unit).unwrap_or_else(|panic| Err(Failure::Panicked(panic_words(panic.as_ref()))))
 }
 
 /// Does a denoising step of each edit, and tells whether in one run. Where that fails as a whole, each edit does its
@@ -69,13 +69,14 @@ fn steps(editor: &Arc<dyn Editor>, edits: &mut [Working<Run>]) -> (Vec<Outcome>,
         }
         Ok(Ok(done)) => format!("it told of {} edits", done.len()),
         Ok(Err(error)) => error.to_string(),
-        Err(panic) => words(panic.as_ref()),
+        Err(panic) => panic_words(panic.as_ref()),
     };
     tracing::warn!(edits = count, reason, "a run of several edits failed; each goes on by itself");
     (edits.iter_mut().map(alone).collect(), false)
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+/// What a panic says.
+pub(crate) fn panic_words(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use image::{ImageFormat, Rgb, RgbImage};
 use smartedit_client::{Client, Deployment, EditOptions, EditRequest, Resize, RetryPolicy};
+use smartedit_proto::inference::grpc_inference_service_client::GrpcInferenceServiceClient;
 use smartedit_proto::v1;
 use smartedit_proto::v1::smart_edit_service_client::SmartEditServiceClient;
 use smartedit_server::config::DeploymentConfig;
@@ -29,6 +30,8 @@ pub(crate) struct Running {
     pub(crate) client: Client,
     /// The generated client, for requests that the typed one cannot make.
     pub(crate) raw: SmartEditServiceClient<Channel>,
+    /// The generated client of the Open Inference Protocol.
+    pub(crate) inference: GrpcInferenceServiceClient<Channel>,
     serving: JoinHandle<()>,
 }
 
@@ -59,7 +62,8 @@ impl Running {
         let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
         let client = Client::builder(address.clone()).retry(once).connect().await.unwrap();
         let raw = SmartEditServiceClient::connect(format!("http://{address}")).await.unwrap();
-        Self { client, raw, serving }
+        let inference = GrpcInferenceServiceClient::connect(format!("http://{address}")).await.unwrap();
+        Self { client, raw, inference, serving }
     }
 
     /// Makes sure that a usual edit comes out right.

@@ -7,7 +7,7 @@ use image::RgbImage;
 use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, NextStep, Progress};
-use smartedit_core::stage::{StageError, StageKind};
+use smartedit_core::stage::{Stage, StageError, StageKind};
 use smartedit_server::config::{CacheConfig, DeploymentConfig};
 use smartedit_server::deployment::{EngineLoader, Loader, NotLoaded, PlacedStage};
 use smartedit_server::engines::Engines;
@@ -94,6 +94,10 @@ impl Editor for Watched<Arc<dyn Editor>> {
 
     fn stages(&self) -> &[PlacedStage] {
         self.model.stages()
+    }
+
+    fn stage(&self, kind: StageKind) -> Option<Arc<dyn Stage>> {
+        self.model.stage(kind)
     }
 
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError> {

@@ -1,0 +1,167 @@
+//! `inference.GRPCInferenceService`: the Open Inference Protocol over deployments and their stages.
+//!
+//! Every deployment is a model from an image and an instruction to an image, and every stage of it is a model of
+//! named tensors, called `DEPLOYMENT/STAGE`. [`catalog`] finds models, [`read`] checks requests against them,
+//! [`infer`] computes, [`mod@write`] makes the answers.
+
+mod catalog;
+mod describe;
+mod edit;
+mod infer;
+mod lane;
+mod parameters;
+mod read;
+mod stage;
+mod statistics;
+mod stream;
+mod write;
+
+use std::sync::Arc;
+
+use smartedit_proto::inference as oip;
+use smartedit_proto::inference::grpc_inference_service_server::GrpcInferenceService;
+use tonic::{Request, Response, Status, Streaming};
+
+use self::lane::Lanes;
+use self::statistics::Statistics;
+use super::admission::Permit;
+use super::{Arrival, Service, caller};
+use crate::failure::Failure;
+use crate::status::status;
+
+/// The protocol's server; cloning shares its state.
+#[derive(Clone)]
+pub struct Inference {
+    service: Service,
+    lanes: Arc<Lanes>,
+    statistics: Arc<Statistics>,
+}
+
+impl Inference {
+    /// The deployments of a service, over this protocol.
+    pub fn new(service: Service) -> Self {
+        Self { service, lanes: Arc::default(), statistics: Arc::default() }
+    }
+}
+
+fn answer<T>(outcome: Result<T, Failure>) -> Result<Response<T>, Status> {
+    outcome.map(Response::new).map_err(|failure| status(&failure, None))
+}
+
+#[tonic::async_trait]
+impl GrpcInferenceService for Inference {
+    type ModelStreamInferStream = stream::Responses;
+
+    async fn server_live(
+        &self,
+        _: Request<oip::ServerLiveRequest>,
+    ) -> Result<Response<oip::ServerLiveResponse>, Status> {
+        Ok(Response::new(oip::ServerLiveResponse { live: true }))
+    }
+
+    async fn server_ready(
+        &self,
+        _: Request<oip::ServerReadyRequest>,
+    ) -> Result<Response<oip::ServerReadyResponse>, Status> {
+        Ok(Response::new(oip::ServerReadyResponse { ready: self.is_ready() }))
+    }
+
+    async fn model_ready(
+        &self,
+        request: Request<oip::ModelReadyRequest>,
+    ) -> Result<Response<oip::ModelReadyResponse>, Status> {
+        let oip::ModelReadyRequest { name, version } = request.into_inner();
+        answer(self.is_model_ready(&name, &version).map(|ready| oip::ModelReadyResponse { ready }))
+    }
+
+    async fn server_metadata(
+        &self,
+        _: Request<oip::ServerMetadataRequest>,
+    ) -> Result<Response<oip::ServerMetadataResponse>, Status> {
+        Ok(Response::new(describe::server()))
+    }
+
+    async fn model_metadata(
+        &self,
+        request: Request<oip::ModelMetadataRequest>,
+    ) -> Result<Response<oip::ModelMetadataResponse>, Status> {
+        let oip::ModelMetadataRequest { name, version } = request.into_inner();
+        answer(self.model(&name, &version).map(|model| model.metadata()))
+    }
+
+    async fn model_infer(
+        &self,
+        request: Request<oip::ModelInferRequest>,
+    ) -> Result<Response<oip::ModelInferResponse>, Status> {
+        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
+        self.clone().infer(request.into_inner(), arrival, peer).await.map(Response::new)
+    }
+
+    async fn model_stream_infer(
+        &self,
+        request: Request<Streaming<oip::ModelInferRequest>>,
+    ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
+        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
+        let permit = request.extensions().get::<Permit>().cloned();
+        let fails_as_a_whole = stream::fails_as_a_whole(request.metadata());
+        let responses = self.clone().responses(request.into_inner(), arrival, peer, fails_as_a_whole, permit);
+        Ok(Response::new(responses))
+    }
+
+    async fn model_config(
+        &self,
+        request: Request<oip::ModelConfigRequest>,
+    ) -> Result<Response<oip::ModelConfigResponse>, Status> {
+        let oip::ModelConfigRequest { name, version } = request.into_inner();
+        answer(self.model(&name, &version).map(|model| {
+            let instances = self.instances(model.deployment.name());
+            oip::ModelConfigResponse { config: Some(model.config(instances)) }
+        }))
+    }
+
+    async fn model_statistics(
+        &self,
+        request: Request<oip::ModelStatisticsRequest>,
+    ) -> Result<Response<oip::ModelStatisticsResponse>, Status> {
+        let oip::ModelStatisticsRequest { name, version } = request.into_inner();
+        let names = match name.is_empty() {
+            true => Ok(self.ready_models().into_iter().map(|model| model.contract.name).collect()),
+            false => self.model(&name, &version).map(|model| vec![model.contract.name]),
+        };
+        answer(names.map(|names: Vec<_>| {
+            let model_stats = names.iter().map(|name| self.statistics.of(name).message(name)).collect();
+            oip::ModelStatisticsResponse { model_stats }
+        }))
+    }
+
+    async fn repository_index(
+        &self,
+        request: Request<oip::RepositoryIndexRequest>,
+    ) -> Result<Response<oip::RepositoryIndexResponse>, Status> {
+        let oip::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
+        if !repository_name.is_empty() {
+            let message = "'repository_name' specification is not supported: there is one repository";
+            return answer(Err(Failure::Unsupported(message.to_owned())));
+        }
+        Ok(Response::new(oip::RepositoryIndexResponse { models: self.index(ready) }))
+    }
+
+    async fn repository_model_load(
+        &self,
+        _: Request<oip::RepositoryModelLoadRequest>,
+    ) -> Result<Response<oip::RepositoryModelLoadResponse>, Status> {
+        answer(Err(unchangeable()))
+    }
+
+    async fn repository_model_unload(
+        &self,
+        _: Request<oip::RepositoryModelUnloadRequest>,
+    ) -> Result<Response<oip::RepositoryModelUnloadResponse>, Status> {
+        answer(Err(unchangeable()))
+    }
+}
+
+fn unchangeable() -> Failure {
+    let message = "models are not loaded or unloaded on request: the server loads those of its configuration when it starts";
+    Failure::Unsupported(message.to_owned())
+}

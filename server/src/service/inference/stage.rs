@@ -1,0 +1,162 @@
+//! One stage of a deployment as a model.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use smartedit_core::pipeline::EditError;
+use smartedit_core::stage::{Stage, StageError};
+use smartedit_core::tensor::{HostTensor, Tensors};
+use smartedit_proto::inference::ModelInferResponse;
+use tokio::time::Instant;
+
+use super::Inference;
+use super::infer::{Answers, Asked};
+use super::read::Value;
+use super::statistics::{Phases, Tally};
+use super::write::Notes;
+use crate::failure::Failure;
+use crate::status::status;
+use crate::work::Stop;
+
+/// What a caller who found no room is told to wait while no run has been measured.
+const UNMEASURED: Duration = Duration::from_secs(1);
+
+/// The least that such a caller is told to wait.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+impl Inference {
+    /// Runs a stage.
+    pub(super) fn run(self, mut asked: Asked, stage: Arc<dyn Stage>) -> Answers {
+        let request_id = format!("{:016x}", fastrand::u64(..));
+        let inputs = std::mem::take(&mut asked.tensors.inputs);
+        Box::pin(async_stream::stream! {
+            let outcome = self.run_once(&request_id, &asked, stage, inputs).await;
+            log(&request_id, &asked, &outcome);
+            yield outcome.map_err(|failure| status(&failure, Some(&request_id)));
+        })
+    }
+
+    async fn run_once(
+        &self,
+        request_id: &str,
+        asked: &Asked,
+        stage: Arc<dyn Stage>,
+        inputs: Inputs,
+    ) -> Result<ModelInferResponse, Failure> {
+        let tally = self.statistics.of(&asked.model.contract.name);
+        let measure = tally.measure(asked.arrival.at);
+        let kind = stage.info().kind;
+        let Run { mut outputs, queue, infer } =
+            self.compute(request_id, asked, &tally, stage, inputs).await?;
+        let started = Instant::now();
+        let mut wanted = Vec::new();
+        for name in asked.tensors.wanted.iter().copied() {
+            let array = outputs.take_f32(name);
+            let array =
+                array.map_err(|source| EditError::Stage(StageError::Tensors { stage: kind, source }))?;
+            wanted.push((name, Value::Numbers(HostTensor::F32(array))));
+        }
+        let notes = Notes::default().text("request_id", request_id);
+        let answer = asked.answer(wanted, notes, true, self.service.0.config.limits.max_message_bytes)?;
+        measure.answered(Phases { queue, input: asked.reading, infer, output: started.elapsed() });
+        Ok(answer)
+    }
+
+    /// Waits for a turn and runs the stage, in a session of its own.
+    async fn compute(
+        &self,
+        request_id: &str,
+        asked: &Asked,
+        tally: &Tally,
+        stage: Arc<dyn Stage>,
+        inputs: Inputs,
+    ) -> Result<Run, Failure> {
+        let deployment = asked.model.deployment.name();
+        let stop = Stop::new(asked.arrival.deadline);
+        let registration = self.service.admit(request_id, stop.clone())?;
+        let limits = &self.service.0.config.limits;
+        let lane = self.lanes.of(deployment, self.instances(deployment), limits).map_err(|error| {
+            tracing::error!(deployment, error = error.to_string(), "cannot start threads for stages");
+            Failure::Lost
+        })?;
+        let bytes = inputs.values().map(Value::bytes).sum();
+        let place = lane.enter(bytes).ok_or_else(|| Failure::QueueFull {
+            deployment: deployment.to_owned(),
+            retry_after: tally.mean().map_or(UNMEASURED, |mean| mean.max(SHORTEST)),
+        })?;
+        let waiting = Instant::now();
+        let turn = tokio::select! {
+            turn = place.turn() => turn,
+            () = asked.arrival.passed() => return Err(Failure::DeadlineExceeded),
+        };
+        if let Some(reason) = stop.reason() {
+            return Err(reason.into());
+        }
+        let queue = waiting.elapsed();
+        let inputs = tensors(inputs);
+        let run = turn.run(move || {
+            // Whoever shuts the server down waits for what runs.
+            let _registration = registration;
+            let started = Instant::now();
+            (stage.session().run(&inputs), started.elapsed())
+        });
+        let (outputs, infer) = tokio::select! {
+            done = run => done?,
+            () = asked.arrival.passed() => return Err(Failure::DeadlineExceeded),
+        };
+        Ok(Run { outputs: outputs.map_err(failure)?, queue, infer })
+    }
+}
+
+/// Every input that is given, by name.
+type Inputs = BTreeMap<&'static str, Value>;
+
+/// What a stage gave, and how long it waited and ran.
+struct Run {
+    outputs: Tensors,
+    queue: Duration,
+    infer: Duration,
+}
+
+fn tensors(inputs: Inputs) -> Tensors {
+    let mut tensors = Tensors::new();
+    for (name, value) in inputs {
+        if let Value::Numbers(tensor) = value {
+            tensors.insert(name, tensor);
+        }
+    }
+    tensors
+}
+
+fn log(request_id: &str, asked: &Asked, outcome: &Result<ModelInferResponse, Failure>) {
+    let (model, total_ms) = (&asked.model.contract.name, asked.arrival.at.elapsed().as_millis() as u64);
+    match outcome {
+        Ok(_) => tracing::info!(request_id, model, outcome = "OK", total_ms, "inference finished"),
+        Err(failure) if failure.is_internal() => {
+            let error: &dyn std::error::Error = failure;
+            tracing::error!(
+                request_id,
+                model,
+                outcome = failure.reason(),
+                total_ms,
+                error,
+                "inference failed"
+            );
+        }
+        Err(failure) => {
+            tracing::info!(request_id, model, outcome = failure.reason(), total_ms, reason = %failure, "inference ended");
+        }
+    }
+}
+
+/// What is wrong with the inputs is the caller's fault, all else the server's.
+fn failure(error: StageError) -> Failure {
+    match error {
+        StageError::Input { input, message, .. } => Failure::invalid(format!("inputs.{input}"), message),
+        StageError::Tensors { source, .. } => Failure::invalid("inputs", source),
+        error @ (StageError::Engine { .. } | StageError::NotFinite { .. } | StageError::Foreign { .. }) => {
+            Failure::Edit(EditError::Stage(error))
+        }
+    }
+}
