@@ -1,6 +1,7 @@
 //! The server's configuration: a TOML file, overridden by the environment, overridden by flags.
 
 mod check;
+mod http;
 mod load;
 mod origin;
 mod placement;
@@ -14,6 +15,7 @@ use serde::Deserialize;
 use smartedit_core::engine::Precision;
 use smartedit_core::stage::{GraphOptimization, StageKind, StageOptions};
 
+pub use http::{ANY_ORIGIN, HttpConfig};
 pub use load::{ConfigError, Loaded, Override, load};
 pub use origin::{Origins, Problem, Problems};
 pub use placement::{Alternative, Candidate, Placement, ProviderConfig};
@@ -27,6 +29,8 @@ pub const DEFAULT_DEPLOYMENT: &str = "default";
 pub struct Config {
     /// Address and port to serve on; port 0 is any free one.
     pub listen: SocketAddr,
+    /// What is served over HTTP, beside gRPC.
+    pub http: HttpConfig,
     /// The deployment of requests that name none. May be left out when there is one, or one called `default`.
     pub default_deployment: Option<String>,
     /// What a request may ask for, and how many may wait.
@@ -226,6 +230,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            http: HttpConfig::default(),
             default_deployment: None,
             limits: Limits::default(),
             cache: CacheConfig::default(),

@@ -45,6 +45,7 @@ impl Service {
     ) -> Result<Response<EventStream>, Status> {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let comparison = self.check_comparison(request, arrival, &request_id).map_err(|failure| {
+            self.metrics().refused(&failure);
             tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "comparison refused");
             status(&failure, Some(&request_id))
         })?;
@@ -62,7 +63,10 @@ impl Service {
                 let deployment = edit.deployment.clone();
                 let mut outcome = Err(Failure::Lost);
                 match self.begin_edit(edit, &comparison, index, measure.record()) {
-                    Err(failure) => outcome = Err(failure),
+                    Err(failure) => {
+                        self.metrics().refused(&failure);
+                        outcome = Err(failure);
+                    }
                     Ok(Ticket { about, arrival, mut events, guard: _guard }) => {
                         while let Some(event) = next(&mut events, arrival).await {
                             match event {

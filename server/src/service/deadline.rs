@@ -26,7 +26,8 @@ pub struct Arrival {
 }
 
 impl Arrival {
-    fn new(headers: &HeaderMap) -> Self {
+    /// A request that has just arrived with these headers.
+    pub fn new(headers: &HeaderMap) -> Self {
         let at = Instant::now();
         let timeout = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
         Self { at, deadline: timeout.and_then(|timeout| at.checked_add(timeout)) }

@@ -22,16 +22,16 @@ pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamRes
 const REQUEST_ID: &str = "x-request-id";
 
 /// A request, unary or streaming.
-pub(super) struct Order {
-    pub(super) image: Bytes,
-    pub(super) instruction: String,
-    pub(super) deployment: String,
-    pub(super) options: v1::EditOptions,
+pub(crate) struct Order {
+    pub(crate) image: Bytes,
+    pub(crate) instruction: String,
+    pub(crate) deployment: String,
+    pub(crate) options: v1::EditOptions,
 }
 
 /// What a caller holds while its edit is waited for: events, and the guard that stops the edit when the caller
 /// goes away.
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     pub(super) about: About,
     pub(super) arrival: Arrival,
     pub(super) events: Events,
@@ -54,13 +54,14 @@ pub(super) struct About {
 
 impl Service {
     /// Checks an order and puts it into its deployment's queue.
-    pub(super) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Status> {
+    pub(crate) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Status> {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let span = tracing::info_span!("edit", request_id, deployment = tracing::field::Empty);
         let entered = span.clone().entered();
         let submitted = self.enqueue(order, arrival, &request_id, span);
         drop(entered);
         submitted.map_err(|failure| {
+            self.metrics().refused(&failure);
             tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "edit refused");
             status(&failure, Some(&request_id))
         })
@@ -115,6 +116,7 @@ impl Service {
             span.in_scope(|| tracing::info!(instruction = task.instruction, "edit accepted"));
         }
         let (reporter, events) = channel();
+        let reporter = reporter.observed_by(self.metrics().observer(&deployment));
         let queue = deployment.queue();
         let guard = Guard::new(Arc::clone(queue), stop.clone(), keep);
         reporter.report(Progress::Accepted);
@@ -131,8 +133,13 @@ impl Service {
 }
 
 impl Ticket {
+    /// The request's identifier.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.about.request_id
+    }
+
     /// Waits for the result.
-    pub(super) async fn result(self) -> Result<Response<v1::EditResponse>, Status> {
+    pub(crate) async fn result(self) -> Result<Response<v1::EditResponse>, Status> {
         let Self { about, mut events, guard: _guard, .. } = self;
         loop {
             match events.next().await {

@@ -21,7 +21,7 @@ mod worker;
 
 pub use clock::{StageTime, Timings};
 pub use editor::{Editing, Editor};
-pub use events::{Event, Events, Finished, Preview, Progress, Reporter, channel};
+pub use events::{Event, Events, Finished, Observer, Preview, Progress, Reporter, channel};
 pub use guard::Guard;
 pub use job::{Job, Output, Task};
 pub use memory::Memory;

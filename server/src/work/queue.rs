@@ -120,6 +120,11 @@ impl Queue {
         (state.waiting.len(), state.running)
     }
 
+    /// Bytes of all jobs waiting.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Whether a job pushed now would be taken.
     pub fn has_room(&self) -> bool {
         let state = self.lock();
