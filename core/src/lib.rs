@@ -9,11 +9,13 @@
 //! - [`cache`]: results of stages that are kept for edits to come.
 //! - [`text`], [`picture`]: tokenizers, prompt template, image reading and preprocessing.
 //! - [`metrics`]: how well an edit follows its instruction and keeps the rest.
+//! - [`directory`]: output directories that appear whole or not at all.
 //! - [`model`]: the model directory, checkpoint reading and conversion.
 
 pub mod cache;
 pub mod decoding;
 pub mod diffusion;
+pub mod directory;
 pub mod engine;
 pub mod metrics;
 pub mod model;

@@ -15,6 +15,7 @@
 //! `logits_from` (default 0) is the first of the fed positions whose logits are wanted. The denoiser's session
 //! keeps what depends on the conditioning alone; a call may give the conditioning, a step, or both.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -210,6 +211,12 @@ pub enum StageError {
         /// What is wrong with it, and what is needed.
         message: String,
     },
+    /// A session was given to another stage than its own.
+    #[error("{stage}: a session of another stage cannot take part in a run")]
+    Foreign {
+        /// The stage.
+        stage: StageKind,
+    },
     /// An operation failed on the engine.
     #[error("{stage}: {source}")]
     Engine {
@@ -284,10 +291,29 @@ pub trait Stage: Send + Sync {
 
     /// Opens a session: the mutable state of one request.
     fn session(&self) -> Box<dyn Session>;
+
+    /// Whether a run may have any number of rows, be they of one request or of several that [`Stage::run_together`].
+    fn batches(&self) -> bool {
+        false
+    }
+
+    /// Runs sessions of this stage, each on inputs of its own: the outputs of each, in their order. A stage that
+    /// [batches](Stage::batches) does so in one run; another one after the other.
+    ///
+    /// # Errors
+    ///
+    /// The run failed as a whole, and none of the sessions can be told to be at fault. Each may be run by itself.
+    fn run_together(
+        &self,
+        sessions: &mut [&mut dyn Session],
+        inputs: &[Tensors],
+    ) -> Result<Vec<Result<Tensors, StageError>>, StageError> {
+        Ok(sessions.iter_mut().zip(inputs).map(|(session, inputs)| session.run(inputs)).collect())
+    }
 }
 
 /// The state of one request in a stage.
-pub trait Session: Send {
+pub trait Session: Any + Send {
     /// Runs the stage once.
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError>;
 

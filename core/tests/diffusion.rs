@@ -7,7 +7,7 @@ mod support;
 use ndarray::{Array4, ArrayD, Axis, Ix4, s};
 use proptest::prelude::*;
 use smartedit_core::diffusion::{
-    BRANCHES, Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise,
+    BRANCHES, Branch, Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise,
     TorchNoise,
 };
 use smartedit_core::model::{BetaSchedule, PredictionType, SchedulerConfig, SchedulerKind, TimestepSpacing};
@@ -363,6 +363,19 @@ fn guidance_that_is_no_number_is_refused() {
 }
 
 #[test]
+fn the_denoiser_is_run_on_the_branches_that_count() {
+    let every = denoising(SchedulerKind::Euler, 2, 7.5, 1.5).next_input().unwrap();
+    assert_eq!(every.sample.dim().0, BRANCHES);
+    for (text, image, rows) in [(1.0, 1.0, vec![0]), (3.0, 3.0, vec![0, 2]), (7.5, 1.0, vec![0, 1])] {
+        let mut some = denoising(SchedulerKind::Euler, 2, text, image);
+        let input = some.next_input().unwrap();
+        assert_eq!(input.sample, every.sample.select(Axis(0), &rows), "{text}, {image}");
+        assert_eq!(some.branches().len(), rows.len());
+        some.advance(&input.sample.slice(s![.., ..4, .., ..]).to_owned()).unwrap();
+    }
+}
+
+#[test]
 fn a_wrong_shape_is_refused_and_the_loop_stays_as_it_was() {
     let mut denoising = denoising(SchedulerKind::EulerAncestral, 2, 7.5, 1.5);
     let before = denoising.latents().clone();
@@ -405,6 +418,11 @@ fn kinds() -> impl Strategy<Value = SchedulerKind> {
     prop::sample::select(SchedulerKind::ALL.to_vec())
 }
 
+/// Guidance scales, those that make a branch superfluous among them.
+fn scale() -> impl Strategy<Value = f32> {
+    prop_oneof![Just(0.0), Just(1.0), Just(1.5), -2.0_f32..10.0]
+}
+
 fn latents(batch: usize) -> impl Strategy<Value = Array4<f32>> {
     prop::collection::vec(-4.0_f32..4.0, batch * 4 * 2 * 3)
         .prop_map(move |values| Array4::from_shape_vec((batch, 4, 2, 3), values).unwrap())
@@ -431,11 +449,35 @@ proptest! {
     }
 
     #[test]
-    fn guidance_of_one_is_the_text_branch(prediction in latents(BRANCHES)) {
-        let guided = Guidance::new(1.0, 1.0).unwrap().apply(&prediction).unwrap();
-        for (ours, text) in guided.iter().zip(prediction.index_axis(Axis(0), 0)) {
-            prop_assert!((ours - text).abs() <= 8.0 * f32::EPSILON * 4.0);
+    fn branches_that_do_not_count_are_left_out_and_missed_by_nobody(
+        prediction in latents(BRANCHES), text in scale(), image in scale(), spare in -4.0_f32..4.0
+    ) {
+        let guidance = Guidance::new(text, image).unwrap();
+        let branches = guidance.branches();
+        prop_assert!(!branches.is_empty());
+        let rows: Vec<usize> = (0..BRANCHES).filter(|row| branches.contains(&Branch::ALL[*row])).collect();
+        let guided = guidance.apply(&prediction.select(Axis(0), &rows)).unwrap();
+
+        let every = guidance.with_every_branch();
+        prop_assert_eq!(every.branches(), Branch::ALL);
+        let mut others = prediction.clone();
+        for row in (0..BRANCHES).filter(|row| !rows.contains(row)) {
+            others.index_axis_mut(Axis(0), row).fill(spare);
         }
+        for whole in [&prediction, &others] {
+            let expected = every.apply(whole).unwrap();
+            for (found, expected) in guided.iter().zip(&expected) {
+                prop_assert!((found - expected).abs() <= 1e-4, "{} instead of {}", found, expected);
+            }
+        }
+        if rows.len() == BRANCHES {
+            prop_assert_eq!(guided, every.apply(&prediction).unwrap());
+        }
+    }
+
+    #[test]
+    fn guidance_of_one_is_the_text_branch(prediction in latents(1)) {
+        prop_assert_eq!(Guidance::new(1.0, 1.0).unwrap().apply(&prediction).unwrap(), prediction);
     }
 
     #[test]
@@ -443,7 +485,8 @@ proptest! {
         branch in latents(1), text in -20.0_f32..20.0, image in -20.0_f32..20.0
     ) {
         let same = ndarray::concatenate(Axis(0), &[branch.view(), branch.view(), branch.view()]).unwrap();
-        prop_assert_eq!(Guidance::new(text, image).unwrap().apply(&same).unwrap(), branch);
+        let guidance = Guidance::new(text, image).unwrap().with_every_branch();
+        prop_assert_eq!(guidance.apply(&same).unwrap(), branch);
     }
 
     #[test]

@@ -65,6 +65,14 @@ pub enum Failure {
     /// The caller's deadline passed.
     #[error("the deadline passed before the edit was done")]
     DeadlineExceeded,
+    /// The caller's deadline will pass before the edit can be done.
+    #[error("the edit takes {} s or more from now, the deadline is in {} s", seconds(.needed), seconds(.allowed))]
+    DeadlineTooShort {
+        /// How long the edit should take at least.
+        needed: Duration,
+        /// How long it may take.
+        allowed: Duration,
+    },
     /// The source file is no picture that can be edited.
     #[error("image: {0}")]
     Picture(PictureError),
@@ -126,6 +134,7 @@ impl Failure {
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::Abandoned => "ABANDONED",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::DeadlineTooShort { .. } => "DEADLINE_TOO_SHORT",
             Self::Edit(EditError::ImageTokens { .. }) => "NO_IMAGE_TOKENS",
             Self::Edit(EditError::Stage(StageError::NotFinite { .. })) => "NOT_FINITE",
             Self::Edit(_) | Self::Encoding(_) | Self::Panicked(_) | Self::Lost => "INTERNAL",
@@ -141,6 +150,11 @@ impl Failure {
     pub fn is_internal(&self) -> bool {
         matches!(self.reason(), "INTERNAL" | "NOT_FINITE")
     }
+}
+
+/// Seconds, to the millisecond.
+fn seconds(duration: &Duration) -> String {
+    format!("{:.3}", duration.as_secs_f64())
 }
 
 impl From<StopReason> for Failure {

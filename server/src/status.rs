@@ -58,7 +58,9 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
         // No retry delay: the same message will not fit later either.
         Failure::MessageTooLarge { .. } => (Code::ResourceExhausted, failure.to_string()),
         Failure::Abandoned => (Code::Cancelled, failure.to_string()),
-        Failure::DeadlineExceeded => (Code::DeadlineExceeded, failure.to_string()),
+        Failure::DeadlineExceeded | Failure::DeadlineTooShort { .. } => {
+            (Code::DeadlineExceeded, failure.to_string())
+        }
         Failure::Edit(EditError::Stage(StageError::NotFinite { stage, .. })) => {
             (Code::Internal, format!("the {stage} computed values that are not finite"))
         }
@@ -77,6 +79,7 @@ fn stage(error: &StageError) -> StageKind {
         StageError::Tensors { stage, .. }
         | StageError::Input { stage, .. }
         | StageError::Engine { stage, .. }
+        | StageError::Foreign { stage }
         | StageError::NotFinite { stage, .. } => *stage,
     }
 }
@@ -140,6 +143,11 @@ mod tests {
             (Failure::ShuttingDown, Code::Unavailable, Some(SOON)),
             (Failure::Loading("d".to_owned()), Code::Unavailable, Some(SOON)),
             (Failure::DeadlineExceeded, Code::DeadlineExceeded, None),
+            (
+                Failure::DeadlineTooShort { needed: delay, allowed: Duration::ZERO },
+                Code::DeadlineExceeded,
+                None,
+            ),
             (Failure::Abandoned, Code::Cancelled, None),
             (Failure::Lost, Code::Internal, None),
         ];

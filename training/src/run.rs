@@ -33,8 +33,15 @@ impl Run {
             .iter()
             .flat_map(|template| [template.human.clone(), template.gpt.clone()]);
         let speech = speech.chain([recipe.prompt.system.clone(), "USER: \"\" ASSISTANT:".to_owned()]);
-        let tokenizers = vocabulary::tokenizer_files(world::corpus().chain(speech))?;
-        vocabulary::write(&tokenizers, &directory)?;
+        // Later stages must read texts as earlier ones did, whatever has become of the world's texts since.
+        let tokenizers = match vocabulary::read(&directory)? {
+            Some(files) => files,
+            None => {
+                let files = vocabulary::tokenizer_files(world::corpus().chain(speech))?;
+                vocabulary::write(&files, &directory)?;
+                files
+            }
+        };
         let tokenizer = LlamaTokenizer::from_file(&directory.join("tokenizer.json"))?;
         let clip_tokenizer = ClipTokenizer::from_directory(&directory.join("clip_tokenizer"))?;
         recipe.fit_vocabularies(tokenizer.vocab_size(), clip_vocabulary(&tokenizers)?);

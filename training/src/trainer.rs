@@ -141,6 +141,11 @@ impl<'a> Trainer<'a> {
         &self.parameters
     }
 
+    /// The parameters as they are, to be kept.
+    pub fn into_parameters(self) -> Parameters {
+        self.parameters
+    }
+
     /// Trains to the end and writes the parameters.
     ///
     /// # Errors

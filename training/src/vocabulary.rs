@@ -151,6 +151,30 @@ fn byte_characters() -> impl Iterator<Item = char> {
     (0..256u32).filter(printable).chain(256..256 + others).filter_map(char::from_u32)
 }
 
+/// The files that [`tokenizer_files`] gives.
+const FILES: [&str; 4] = [
+    "tokenizer.json",
+    "clip_tokenizer/vocab.json",
+    "clip_tokenizer/merges.txt",
+    "clip_tokenizer/special_tokens_map.json",
+];
+
+/// The files below a directory, if they are all there.
+///
+/// # Errors
+/// A file is there and cannot be read.
+pub fn read(directory: &Path) -> Result<Option<BTreeMap<String, String>>> {
+    if FILES.iter().any(|name| !directory.join(name).exists()) {
+        return Ok(None);
+    }
+    let read = |name: &&str| {
+        let path = directory.join(name);
+        let content = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        Ok(((*name).to_owned(), content))
+    };
+    FILES.iter().map(read).collect::<Result<_>>().map(Some)
+}
+
 /// Writes the files below a directory.
 ///
 /// # Errors

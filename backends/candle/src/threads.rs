@@ -1,5 +1,6 @@
 //! Stages that compute with a number of threads of their own.
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use smartedit_core::engine::EngineError;
-use smartedit_core::stage::{LoadError, Session, Stage, StageError, StageInfo};
+use smartedit_core::stage::{LoadError, Session, Stage, StageError, StageInfo, StageKind};
 use smartedit_core::tensor::Tensors;
 
 thread_local! {
@@ -53,31 +54,61 @@ impl Stage for OnThreads {
         Box::new(OnThreadsSession {
             session: self.stage.session(),
             threads: self.threads,
-            info: self.stage.info().clone(),
+            stage: self.stage.info().kind,
         })
     }
+
+    fn batches(&self) -> bool {
+        self.stage.batches()
+    }
+
+    fn run_together(
+        &self,
+        sessions: &mut [&mut dyn Session],
+        inputs: &[Tensors],
+    ) -> Result<Vec<Result<Tensors, StageError>>, StageError> {
+        let stage = self.info().kind;
+        let mut inner: Vec<&mut dyn Session> = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            let session: &mut dyn Any = *session;
+            let own = session.downcast_mut::<OnThreadsSession>().ok_or(StageError::Foreign { stage })?;
+            inner.push(own.session.as_mut());
+        }
+        install(self.threads, stage, || self.stage.run_together(&mut inner, inputs))?
+    }
+}
+
+/// Runs something on this thread's pool of a size.
+fn install<T: Send>(
+    threads: NonZeroUsize,
+    stage: StageKind,
+    run: impl FnOnce() -> T + Send,
+) -> Result<T, StageError> {
+    let pool = pool(threads)
+        .map_err(|error| StageError::Engine { stage, source: EngineError::new("threads", error) })?;
+    Ok(pool.install(run))
 }
 
 struct OnThreadsSession {
     session: Box<dyn Session>,
     threads: NonZeroUsize,
-    info: StageInfo,
+    stage: StageKind,
 }
 
 impl Session for OnThreadsSession {
     fn run(&mut self, inputs: &Tensors) -> Result<Tensors, StageError> {
-        let pool = pool(self.threads).map_err(|error| StageError::Engine {
-            stage: self.info.kind,
-            source: EngineError::new("threads", error),
-        })?;
-        pool.install(|| self.session.run(inputs))
+        install(self.threads, self.stage, || self.session.run(inputs))?
+    }
+
+    fn fork(&self) -> Option<Box<dyn Session>> {
+        let session = self.session.fork()?;
+        Some(Box::new(Self { session, threads: self.threads, stage: self.stage }))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use smartedit_core::engine::Precision;
-    use smartedit_core::stage::StageKind;
 
     use super::*;
 

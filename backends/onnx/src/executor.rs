@@ -8,6 +8,7 @@ use smartedit_core::stages::{Elements, Executor, Function, Network, Port, Signat
 use smartedit_core::tensor::HostTensor;
 
 use crate::graph::Graph;
+use crate::join::Join;
 use crate::narrow::Narrow;
 use crate::recorder::{Element, Recorded, Recorder};
 use crate::session::{Runnable, Sessions};
@@ -17,6 +18,7 @@ use crate::value;
 pub(crate) struct GraphExecutor {
     functions: BTreeMap<Function, (Runnable, Vec<Absent>)>,
     narrow: Narrow,
+    join: Join,
 }
 
 /// What stands for an input that is not given, where that is allowed.
@@ -41,8 +43,8 @@ impl GraphExecutor {
             let absent = absent.collect::<ort::Result<_>>().map_err(failed)?;
             functions.insert(function, (runnable, absent));
         }
-        let narrow = Narrow::new(sessions)?;
-        Ok(Self { functions, narrow })
+        let (narrow, join) = (Narrow::new(sessions)?, Join::new(sessions)?);
+        Ok(Self { functions, narrow, join })
     }
 }
 
@@ -68,6 +70,10 @@ impl Executor for GraphExecutor {
 
     fn narrow(&self, value: &DynValue, axis: usize, start: usize, length: usize) -> Result<DynValue> {
         self.narrow.run(value, axis, start, length)
+    }
+
+    fn join(&self, values: &[&DynValue]) -> Result<DynValue> {
+        self.join.run(values)
     }
 
     fn call(&self, function: Function, inputs: &[Option<&DynValue>]) -> Result<Vec<DynValue>> {

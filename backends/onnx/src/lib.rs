@@ -9,6 +9,7 @@ mod executor;
 mod export;
 mod graph;
 mod immediate;
+mod join;
 mod library;
 mod narrow;
 mod program;

@@ -19,6 +19,7 @@ pub(crate) struct OnnxFile {
     inputs: Vec<Input>,
     elements: Vec<Element>,
     outputs: Vec<String>,
+    batches: bool,
 }
 
 impl OnnxFile {
@@ -38,6 +39,7 @@ impl OnnxFile {
             .map_err(|e| format!("ONNX Runtime does not take it: {e}"))?;
         let declared = declared(&session);
         check_inputs(program, config, &declared)?;
+        let batches = declared.iter().all(Declared::is_open);
         let mut inputs = Vec::with_capacity(declared.len());
         let mut elements = Vec::with_capacity(declared.len());
         for Declared { name, dtype, required } in declared {
@@ -50,7 +52,7 @@ impl OnnxFile {
             outputs.push(output.name().to_owned());
         }
         let runnable = Runnable::new(session, Vec::new(), sessions.provider).map_err(|e| e.to_string())?;
-        Ok(Self { runnable, inputs, elements, outputs })
+        Ok(Self { runnable, inputs, elements, outputs, batches })
     }
 
     fn run(&self, inputs: &Tensors) -> ort::Result<Tensors> {
@@ -78,6 +80,10 @@ impl Runner for OnnxFile {
         Some(&self.outputs)
     }
 
+    fn batches(&self) -> bool {
+        self.batches
+    }
+
     fn run(&self, inputs: &Tensors) -> Result<Tensors> {
         self.run(inputs).map_err(|e| EngineError::new("program", e))
     }
@@ -88,6 +94,14 @@ struct Declared {
     name: String,
     dtype: ValueType,
     required: bool,
+}
+
+impl Declared {
+    /// Whether the file leaves the size of the first dimension open.
+    fn is_open(&self) -> bool {
+        // An open size is negative.
+        self.dtype.tensor_shape().and_then(|shape| shape.first()).is_some_and(|&size| size < 0)
+    }
 }
 
 /// Inputs, and initializers that may be given as inputs.

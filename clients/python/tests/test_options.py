@@ -10,6 +10,7 @@ from smartedit.options import (
     ExifOrientation,
     ImageTokens,
     OutputFormat,
+    Priority,
     ResizeMode,
     Scheduler,
     to_message,
@@ -40,6 +41,8 @@ def test_every_option_reaches_its_field() -> None:
         "alpha_mode": "drop",
         "control_tokens": True,
         "no_cache": True,
+        "priority": "batch",
+        "caller": "studio",
         "initial_latents": noise,
         "step_noise": [noise, noise],
     }
@@ -66,6 +69,8 @@ def test_every_option_reaches_its_field() -> None:
         alpha_mode=edit_pb2.ALPHA_MODE_DROP,
         control_tokens=True,
         no_cache=True,
+        priority=edit_pb2.PRIORITY_BATCH,
+        caller="studio",
         replay=edit_pb2.Replay(initial_latents=tensor, step_noise=[tensor, tensor]),
     )
 
@@ -83,6 +88,7 @@ def test_the_client_knows_every_option_of_the_protocol() -> None:
         (ExifOrientation, edit_pb2.ExifOrientation),
         (ImageTokens, edit_pb2.ImageTokens),
         (OutputFormat, edit_pb2.OutputFormat),
+        (Priority, edit_pb2.Priority),
         (ResizeMode, edit_pb2.ResizeMode),
         (Scheduler, edit_pb2.Scheduler),
     ],

@@ -62,6 +62,7 @@ def result_message(picture: Image.Image) -> edit_pb2.EditResult:
                 ),
                 edit_pb2.StageTiming(stage=stage_pb2.STAGE_DENOISER, duration=Duration(seconds=1)),
             ],
+            mean_batch=2.5,
         ),
         request_id="r1",
     )
@@ -87,7 +88,7 @@ def test_a_result_is_whole(scripted: Scripted, picture: Image.Image) -> None:
     assert np.array_equal(np.asarray(result.image), np.asarray(picture))
     assert (result.seed, result.reply, result.request_id) == (2**64 - 1, "", "r1")
     stages = {"vae_encoder": 0.25, "denoiser": 1.0}
-    assert result.timings == Timings(2.5, 1.0, 0.0, stages, 0.0, frozenset(["vae_encoder"]))
+    assert result.timings == Timings(2.5, 1.0, 0.0, stages, 0.0, frozenset(["vae_encoder"]), 2.5)
     assert list(result.timings.stages) == ["vae_encoder", "denoiser"]
 
 

@@ -31,6 +31,8 @@ pub struct Deployment {
     pub limits: EditLimits,
     /// Prompt templates to choose from.
     pub templates: u32,
+    /// Edits that share a run of the denoiser, at most; 0 unless ready.
+    pub max_batch: u32,
 }
 
 /// Whether a deployment can be used.
@@ -154,6 +156,7 @@ impl From<v1::Deployment> for Deployment {
             defaults: wire.defaults.map(EditDefaults::from),
             limits: wire.limits.map(EditLimits::from).unwrap_or_default(),
             templates: wire.templates,
+            max_batch: wire.max_batch,
         }
     }
 }

@@ -84,11 +84,11 @@ pub struct Edited {
 }
 
 /// How long an edit took on the server.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Timings {
     /// From arrival to encoded result.
     pub total: Duration,
-    /// Waiting for a worker.
+    /// Waiting to be begun.
     pub queued: Duration,
     /// Decoding the source file.
     pub image_decoding: Duration,
@@ -96,6 +96,8 @@ pub struct Timings {
     pub stages: Vec<StageTiming>,
     /// Encoding the edited picture.
     pub image_encoding: Duration,
+    /// Edits that shared its runs of the denoiser, itself included, in the mean over its steps.
+    pub mean_batch: f32,
 }
 
 /// How long a stage took.
@@ -220,6 +222,7 @@ impl Edited {
                 image_decoding: duration(timings.image_decoding),
                 stages: stages.collect(),
                 image_encoding: duration(timings.image_encoding),
+                mean_batch: timings.mean_batch,
             },
             request_id: result.request_id,
         }

@@ -34,8 +34,8 @@ pub use deployment::{
 pub use error::{Error, FieldViolation, Rejection, Result};
 pub use event::{Edited, Event, Preview, Stage, StageTiming, Timings};
 pub use options::{
-    AlphaMode, EditOptions, ExifOrientation, ImageTokens, NoiseSource, OutputFormat, Replay, Resize,
-    Scheduler, Tensor,
+    AlphaMode, EditOptions, ExifOrientation, ImageTokens, NoiseSource, OutputFormat, Priority, Replay,
+    Resize, Scheduler, Tensor,
 };
 pub use request::EditRequest;
 pub use retry::RetryPolicy;

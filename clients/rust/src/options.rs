@@ -46,6 +46,19 @@ pub struct EditOptions {
     pub replay: Option<Replay>,
     /// Whether every stage is computed, though its result be kept from an earlier request; for measurements.
     pub no_cache: bool,
+    /// How urgent the edit is; interactive by default.
+    pub priority: Option<Priority>,
+    /// On whose account the edit is made; `None` is the host that it comes from.
+    pub caller: Option<String>,
+}
+
+/// How urgent an edit is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Somebody waits for it.
+    Interactive,
+    /// It is done with what interactive edits leave, a ninth at least.
+    Batch,
 }
 
 /// How a picture comes to the size at which it is edited. Sides must be multiples of 8.
@@ -203,6 +216,13 @@ impl From<EditOptions> for v1::EditOptions {
             .into(),
             control_tokens: options.control_tokens,
             no_cache: options.no_cache,
+            priority: match options.priority {
+                None => v1::Priority::Unspecified,
+                Some(Priority::Interactive) => v1::Priority::Interactive,
+                Some(Priority::Batch) => v1::Priority::Batch,
+            }
+            .into(),
+            caller: options.caller.unwrap_or_default(),
             replay: options.replay.map(|replay| v1::Replay {
                 initial_latents: replay.initial_latents.map(Into::into),
                 step_noise: replay.step_noise.into_iter().map(Into::into).collect(),

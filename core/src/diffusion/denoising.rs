@@ -2,13 +2,13 @@
 
 use ndarray::{Array4, Axis, Ix4, concatenate};
 
-use super::{BRANCHES, DiffusionError, Guidance, NoiseSource, Schedule, expect_shape};
+use super::{Branch, DiffusionError, Guidance, NoiseSource, Schedule, expect_shape};
 
 /// What the denoiser is to be run on.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DenoiserInput {
-    /// `[3, 2c, h, w]`: for each branch (text, image, unconditional) the noisy latents, scaled, then the latents of
-    /// the source image, unscaled; zeros in the unconditional branch.
+    /// `[branches, 2c, h, w]`: for each of [`Denoising::branches`] the noisy latents, scaled, then the latents of the
+    /// source image, unscaled; zeros in the unconditional branch.
     pub sample: Array4<f32>,
     /// The timestep, the same for all branches.
     pub timestep: f32,
@@ -53,6 +53,11 @@ impl Denoising {
         Ok(Self { schedule, guidance, image_latents, noise, latents, predicted_original: None, done: 0 })
     }
 
+    /// The branches that the denoiser is run on in each step.
+    pub fn branches(&self) -> Vec<Branch> {
+        self.guidance.branches()
+    }
+
     /// What the denoiser is to be run on next; `None` when all steps are done.
     pub fn next_input(&self) -> Option<DenoiserInput> {
         let timestep = self.schedule.timestep(self.done).ok()?;
@@ -60,7 +65,9 @@ impl Denoising {
         let zeros = Array4::zeros(self.image_latents.raw_dim());
         let with_image = concatenate(Axis(1), &[scaled.view(), self.image_latents.view()]).ok()?;
         let without = concatenate(Axis(1), &[scaled.view(), zeros.view()]).ok()?;
-        let sample = concatenate(Axis(0), &[with_image.view(), with_image.view(), without.view()]).ok()?;
+        let row = |branch: Branch| if branch.has_image() { with_image.view() } else { without.view() };
+        let rows: Vec<_> = self.branches().into_iter().map(row).collect();
+        let sample = concatenate(Axis(0), &rows).ok()?;
         Some(DenoiserInput { sample, timestep })
     }
 
@@ -68,10 +75,10 @@ impl Denoising {
     /// the step is not done.
     ///
     /// # Shapes
-    /// `prediction`: `[3, c, h, w]`, the noise predicted for each branch.
+    /// `prediction`: `[branches, c, h, w]`, the noise predicted for each of [`Denoising::branches`].
     pub fn advance(&mut self, prediction: &Array4<f32>) -> Result<(), DiffusionError> {
         let (_, channels, height, width) = self.latents.dim();
-        expect_shape("predictions", prediction.shape(), &[BRANCHES, channels, height, width])?;
+        expect_shape("predictions", prediction.shape(), &[self.branches().len(), channels, height, width])?;
         self.schedule.timestep(self.done)?;
         let guided = self.guidance.apply(prediction)?;
         let noise = match self.schedule.needs_noise() {

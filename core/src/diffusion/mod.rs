@@ -10,7 +10,7 @@ mod schedule;
 mod torch_noise;
 
 pub use denoising::{DenoiserInput, Denoising};
-pub use guidance::{BRANCHES, Guidance};
+pub use guidance::{BRANCHES, Branch, Guidance};
 pub use noise::{NoiseSource, RecordedNoise, SeededNoise};
 pub use schedule::{Schedule, alphas_cumprod};
 pub use torch_noise::TorchNoise;

@@ -16,4 +16,6 @@ pub mod writer;
 pub use config::*;
 pub use directory::{DirectoryError, ModelDirectory};
 pub use presets::Preset;
-pub use writer::{ModelWriter, WriteError};
+pub use writer::ModelWriter;
+
+pub use crate::directory::WriteError;

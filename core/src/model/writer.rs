@@ -1,4 +1,4 @@
-//! Writing a model directory: beside its final place, renamed when whole.
+//! Writing a model directory.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -6,32 +6,14 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
-use tempfile::TempDir;
 
+use crate::directory::{NewDirectory, WriteError};
 use crate::model::{FileDigest, MODEL_FILE, ModelConfig};
 
-/// A model directory cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum WriteError {
-    /// The place is taken.
-    #[error("{} exists and is not an empty directory; choose another place or remove it", .0.display())]
-    Exists(PathBuf),
-    /// A file cannot be written or copied.
-    #[error("cannot write {}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: io::Error,
-    },
-}
-
-/// A model directory in the making: a hidden directory `.NAME.partial-XXXXXX` beside its final place. It is
-/// removed when the writer is dropped unfinished; after the death of the process it may be removed by hand.
+/// A model directory in the making; see [`NewDirectory`] for what becomes of it until it is whole.
 #[derive(Debug)]
 pub struct ModelWriter {
-    out: PathBuf,
-    partial: TempDir,
+    directory: NewDirectory,
     files: BTreeMap<String, FileDigest>,
 }
 
@@ -41,23 +23,7 @@ impl ModelWriter {
     /// # Errors
     /// `out` exists and is not an empty directory, or nothing can be written beside it.
     pub fn create(out: &Path) -> Result<Self, WriteError> {
-        Self::check(out)?;
-        // `..` and links in the path must mean the same directory at the end as now.
-        let out =
-            std::path::absolute(out).map_err(|source| WriteError::Io { path: out.to_owned(), source })?;
-        let Some((parent, name)) = out.parent().zip(out.file_name()) else {
-            return Err(WriteError::Exists(out));
-        };
-        fs::create_dir_all(parent).map_err(|source| WriteError::Io { path: parent.to_owned(), source })?;
-        let prefix = format!(".{}.partial-", name.to_string_lossy());
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(&prefix);
-        #[cfg(unix)]
-        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
-        let partial = builder
-            .tempdir_in(parent)
-            .map_err(|source| WriteError::Io { path: parent.to_owned(), source })?;
-        Ok(Self { out, partial, files: BTreeMap::new() })
+        Ok(Self { directory: NewDirectory::create(out)?, files: BTreeMap::new() })
     }
 
     /// Whether a model directory may be written to `out`.
@@ -65,13 +31,7 @@ impl ModelWriter {
     /// # Errors
     /// `out` exists and is not an empty directory.
     pub fn check(out: &Path) -> Result<(), WriteError> {
-        let io = |source| WriteError::Io { path: out.to_owned(), source };
-        match fs::symlink_metadata(out) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(e) => Err(io(e)),
-            Ok(found) if found.is_dir() && fs::read_dir(out).map_err(io)?.next().is_none() => Ok(()),
-            Ok(_) => Err(WriteError::Exists(out.to_owned())),
-        }
+        NewDirectory::check(out)
     }
 
     /// Writes a file, whose name may have one directory in front.
@@ -83,7 +43,7 @@ impl ModelWriter {
         name: &str,
         content: impl FnOnce(&mut Sink) -> Result<(), E>,
     ) -> Result<FileDigest, E> {
-        let path = self.partial.path().join(name);
+        let path = self.directory.path().join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)
                 .map_err(|source| WriteError::Io { path: parent.to_owned(), source })?;
@@ -117,15 +77,7 @@ impl ModelWriter {
             serde_json::to_writer_pretty(&mut *sink, &config).map_err(|e| io(e.into()))?;
             sink.write_all(b"\n").map_err(io)
         })?;
-        Self::check(&self.out)?;
-        let io = |source| WriteError::Io { path: self.out.clone(), source };
-        if self.out.is_dir() {
-            fs::remove_dir(&self.out).map_err(io)?;
-        }
-        fs::rename(self.partial.path(), &self.out).map_err(io)?;
-        // It now has another name and is no longer ours to remove.
-        let _ = self.partial.keep();
-        Ok(self.out)
+        self.directory.finish()
     }
 }
 
@@ -243,7 +195,7 @@ mod tests {
         fs::create_dir(&usual).unwrap();
         let writer = ModelWriter::create(&place.path().join("model")).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
-        assert_eq!(mode(writer.partial.path()), mode(&usual));
+        assert_eq!(mode(writer.directory.path()), mode(&usual));
     }
 
     #[test]

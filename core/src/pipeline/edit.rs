@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use image::RgbImage;
-use ndarray::{Array4, ArrayD, Axis, Ix4, concatenate};
+use ndarray::{Array1, Array4, ArrayD, Axis, Ix4, concatenate};
 
 use super::caching::Caching;
 use super::language::{Question, Replied, Replying};
@@ -12,7 +12,7 @@ use super::model::{Family, Model, SmartEdit, token_ids};
 use super::request::Prepared;
 use super::{EditError, EditRequest};
 use crate::cache::{Key, Lookup};
-use crate::diffusion::Denoising;
+use crate::diffusion::{Branch, Denoising};
 use crate::picture;
 use crate::stage::{Session, StageError, StageKind};
 use crate::tensor::Tensors;
@@ -55,6 +55,15 @@ pub struct EditOutput {
     pub reply: Option<String>,
 }
 
+/// A denoising step that is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextStep {
+    /// Height and width of the latents.
+    pub size: (usize, usize),
+    /// Whether the denoiser can do it together with steps of other edits; see [`Edit::step_together`].
+    pub shareable: bool,
+}
+
 /// An edit in the making.
 pub struct Edit {
     model: Arc<Model>,
@@ -75,9 +84,28 @@ enum Phase {
     Connector { inputs: Tensors },
     Text,
     VaeEncoder { conditioning: Tensors },
-    Denoiser { session: Box<dyn Session>, denoising: Box<Denoising>, conditioning: Option<Tensors> },
+    Denoiser(Box<Denoise>),
     VaeDecoder { latents: Array4<f32> },
     Done { image: Option<RgbImage> },
+}
+
+/// The denoising loop.
+struct Denoise {
+    session: Box<dyn Session>,
+    denoising: Denoising,
+    /// What the session has not been given yet.
+    conditioning: Option<Tensors>,
+}
+
+impl Denoise {
+    /// The session and what it is to be run on next; `None` when all steps are done.
+    fn step(&mut self) -> Option<(&mut dyn Session, Tensors)> {
+        let input = self.denoising.next_input()?;
+        let timesteps = Array1::from_elem(input.sample.dim().0, input.timestep);
+        let conditioning = self.conditioning.clone().unwrap_or_default();
+        let inputs = conditioning.with("sample", input.sample).with("timestep", timesteps);
+        Some((self.session.as_mut(), inputs))
+    }
 }
 
 impl Phase {
@@ -88,7 +116,7 @@ impl Phase {
             Self::Connector { .. } => Some(StageKind::Connector),
             Self::Text => Some(StageKind::TextEncoder),
             Self::VaeEncoder { .. } => Some(StageKind::VaeEncoder),
-            Self::Denoiser { .. } => Some(StageKind::Denoiser),
+            Self::Denoiser(_) => Some(StageKind::Denoiser),
             Self::VaeDecoder { .. } => Some(StageKind::VaeDecoder),
             Self::Done { .. } => None,
         }
@@ -113,6 +141,61 @@ impl Edit {
         }
         let before = self.phase.stage();
         self.phase = self.work()?;
+        self.enter(before)
+    }
+
+    /// The denoising step that is the next unit of work, if it is one.
+    pub fn next_step(&self) -> Option<NextStep> {
+        match &self.phase {
+            Phase::Denoiser(denoise)
+                if self.events.is_empty() && denoise.denoising.done() < denoise.denoising.total() =>
+            {
+                let (_, _, height, width) = denoise.denoising.latents().dim();
+                let shareable = self.model.required(StageKind::Denoiser).batches();
+                Some(NextStep { size: (height, width), shareable })
+            }
+            _ => None,
+        }
+    }
+
+    /// Does the next denoising step of several edits in one run of the denoiser: what each of them did, in their order.
+    /// The edits are of one model, and the [`Edit::next_step`] of each is of the same size.
+    ///
+    /// # Errors
+    ///
+    /// The run failed as a whole. No step is done, and each edit can [`Edit::advance`] by itself.
+    pub fn step_together(edits: &mut [&mut Self]) -> Result<Vec<Result<Progress, EditError>>, StageError> {
+        let Some(model) = edits.first().map(|edit| edit.model.clone()) else { return Ok(Vec::new()) };
+        let (mut sessions, mut inputs): (Vec<&mut dyn Session>, _) = (Vec::new(), Vec::new());
+        for edit in edits.iter_mut() {
+            let step = match &mut edit.phase {
+                Phase::Denoiser(denoise) if edit.events.is_empty() => denoise.step(),
+                _ => None,
+            };
+            let (session, input) = step.ok_or_else(|| StageError::Input {
+                stage: StageKind::Denoiser,
+                input: "sample",
+                message: "is not to be had of an edit that is at no step".to_owned(),
+            })?;
+            sessions.push(session);
+            inputs.push(input);
+        }
+        let outputs = model.required(StageKind::Denoiser).run_together(&mut sessions, &inputs)?;
+        Ok(edits.iter_mut().zip(outputs).map(|(edit, outputs)| edit.take_step(outputs)).collect())
+    }
+
+    /// Takes what the denoiser made of the edit's step.
+    fn take_step(&mut self, outputs: Result<Tensors, StageError>) -> Result<Progress, EditError> {
+        let before = self.phase.stage();
+        match std::mem::replace(&mut self.phase, Phase::Done { image: None }) {
+            Phase::Denoiser(denoise) => self.phase = self.denoised(denoise, outputs?)?,
+            _ => return Err(EditError::Over),
+        }
+        self.enter(before)
+    }
+
+    /// Tells of a phase that has begun, and what comes next of all that is to be told.
+    fn enter(&mut self, before: Option<StageKind>) -> Result<Progress, EditError> {
         let after = self.phase.stage();
         if before != after {
             let cached = std::mem::take(&mut self.cached);
@@ -131,7 +214,7 @@ impl Edit {
     /// Decodes the picture as it is predicted so far; `None` before the first and after the last denoising step.
     pub fn preview(&self) -> Result<Option<RgbImage>, EditError> {
         match &self.phase {
-            Phase::Denoiser { denoising, .. } => match denoising.predicted_original() {
+            Phase::Denoiser(denoise) => match denoise.denoising.predicted_original() {
                 Some(latents) => self.decode(latents).map(Some),
                 None => Ok(None),
             },
@@ -142,7 +225,7 @@ impl Edit {
     /// Latents after the denoising steps done so far, `[1, 4, h, w]`; `None` outside the denoising loop.
     pub fn latents(&self) -> Option<&Array4<f32>> {
         match &self.phase {
-            Phase::Denoiser { denoising, .. } => Some(denoising.latents()),
+            Phase::Denoiser(denoise) => Some(denoise.denoising.latents()),
             Phase::VaeDecoder { latents } => Some(latents),
             _ => None,
         }
@@ -156,9 +239,7 @@ impl Edit {
             Phase::Connector { inputs } => self.connect(inputs),
             Phase::Text => self.read(),
             Phase::VaeEncoder { conditioning } => self.encode(conditioning),
-            Phase::Denoiser { session, denoising, conditioning } => {
-                self.denoise(session, denoising, conditioning)
-            }
+            Phase::Denoiser(denoise) => self.denoise(denoise),
             Phase::VaeDecoder { latents } => Ok(Phase::Done { image: Some(self.decode(&latents)?) }),
             Phase::Done { .. } => Err(EditError::Over),
         }
@@ -222,7 +303,7 @@ impl Edit {
         let Some(mut outputs) = self.result(kind, &inputs)? else { return Ok(Phase::Connector { inputs }) };
         let prompt = take(&mut outputs, kind, "prompt_embeds")?;
         let null = &self.smartedit().null_embeds;
-        let mut conditioning = Tensors::new().with("prompt_embeds", branches(kind, [&prompt, null, null])?);
+        let mut conditioning = Tensors::new().with("prompt_embeds", self.branches(kind, &prompt, null)?);
         if let Some(feature) = outputs.get("image_feature") {
             conditioning.insert("image_feature", feature.clone());
         }
@@ -239,7 +320,7 @@ impl Edit {
         let [prompt, negative] = &rows[..] else {
             return Err(EditError::Output { stage: kind, message: format!("{} texts for 2", rows.len()) });
         };
-        let embeds = branches(kind, [prompt, negative, negative])?;
+        let embeds = self.branches(kind, prompt, negative)?;
         Ok(Phase::VaeEncoder { conditioning: Tensors::new().with("prompt_embeds", embeds) })
     }
 
@@ -250,33 +331,43 @@ impl Edit {
             return Ok(Phase::VaeEncoder { conditioning });
         };
         let latents = four_dimensional(take(&mut outputs, kind, "latents")?, kind)?;
-        let denoising = Box::new(self.prepared.denoising(latents)?);
+        let denoising = self.prepared.denoising(latents)?;
         let session = self.model.required(StageKind::Denoiser).session();
-        Ok(Phase::Denoiser { session, denoising, conditioning: Some(conditioning) })
+        Ok(Phase::Denoiser(Box::new(Denoise { session, denoising, conditioning: Some(conditioning) })))
     }
 
     /// Does one denoising step.
-    fn denoise(
-        &mut self,
-        mut session: Box<dyn Session>,
-        mut denoising: Box<Denoising>,
-        conditioning: Option<Tensors>,
-    ) -> Result<Phase, EditError> {
+    fn denoise(&mut self, mut denoise: Box<Denoise>) -> Result<Phase, EditError> {
+        let Some((session, inputs)) = denoise.step() else { return Err(EditError::Over) };
+        let outputs = session.run(&inputs)?;
+        self.denoised(denoise, outputs)
+    }
+
+    /// Takes the denoiser's prediction.
+    fn denoised(&mut self, mut denoise: Box<Denoise>, mut outputs: Tensors) -> Result<Phase, EditError> {
         let kind = StageKind::Denoiser;
-        if let Some(input) = denoising.next_input() {
-            let timesteps = ndarray::Array1::from_elem(input.sample.dim().0, input.timestep);
-            let inputs =
-                conditioning.unwrap_or_default().with("sample", input.sample).with("timestep", timesteps);
-            let mut outputs = session.run(&inputs)?;
-            let prediction = four_dimensional(take(&mut outputs, kind, "noise_prediction")?, kind)?;
-            denoising.advance(&prediction)?;
-            let (done, total) = (denoising.done(), denoising.total());
-            self.events.push_back(Progress::Step { done, total });
+        let Denoise { denoising, conditioning, .. } = denoise.as_mut();
+        *conditioning = None;
+        denoising.advance(&four_dimensional(take(&mut outputs, kind, "noise_prediction")?, kind)?)?;
+        let (done, total) = (denoising.done(), denoising.total());
+        self.events.push_back(Progress::Step { done, total });
+        if done < total {
+            return Ok(Phase::Denoiser(denoise));
         }
-        if denoising.done() < denoising.total() {
-            return Ok(Phase::Denoiser { session, denoising, conditioning: None });
-        }
-        Ok(Phase::VaeDecoder { latents: denoising.latents().clone() })
+        Ok(Phase::VaeDecoder { latents: denoise.denoising.latents().clone() })
+    }
+
+    /// Conditioning of the branches of guidance, one after the other.
+    fn branches(
+        &self,
+        stage: StageKind,
+        text: &ArrayD<f32>,
+        without: &ArrayD<f32>,
+    ) -> Result<ArrayD<f32>, EditError> {
+        let branches = self.prepared.guidance.branches().into_iter();
+        let rows = branches.map(|branch| if branch == Branch::Text { text.view() } else { without.view() });
+        concatenate(Axis(0), &rows.collect::<Vec<_>>())
+            .map_err(|e| EditError::Output { stage, message: format!("embeddings do not fit: {e}") })
     }
 
     fn decode(&self, latents: &Array4<f32>) -> Result<RgbImage, EditError> {
@@ -324,10 +415,4 @@ fn take(outputs: &mut Tensors, stage: StageKind, name: &str) -> Result<ArrayD<f3
 fn four_dimensional(array: ArrayD<f32>, stage: StageKind) -> Result<Array4<f32>, EditError> {
     let message = format!("shape {:?} has not four dimensions", array.shape());
     array.into_dimensionality::<Ix4>().map_err(|_| EditError::Output { stage, message })
-}
-
-/// Conditioning of the three branches of guidance, one after the other: text, image, unconditional.
-fn branches(stage: StageKind, parts: [&ArrayD<f32>; 3]) -> Result<ArrayD<f32>, EditError> {
-    concatenate(Axis(0), &parts.map(|part| part.view()))
-        .map_err(|e| EditError::Output { stage, message: format!("embeddings do not fit: {e}") })
 }

@@ -89,7 +89,7 @@ pub(super) struct Prepared {
     instruction: String,
     options: EditOptions,
     schedule: Schedule,
-    guidance: Guidance,
+    pub(super) guidance: Guidance,
 }
 
 impl Prepared {
@@ -109,6 +109,10 @@ impl Prepared {
             options.text_guidance.unwrap_or(defaults.text_guidance),
             options.image_guidance.unwrap_or(defaults.image_guidance),
         )?;
+        let guidance = match model.required(StageKind::Denoiser).batches() {
+            true => guidance,
+            false => guidance.with_every_branch(),
+        };
         let resize = options.resize.unwrap_or(match defaults.resolution {
             Some((width, height)) => Resize::Stretch { width: width as u32, height: height as u32 },
             None => Resize::Keep,

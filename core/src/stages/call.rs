@@ -1,5 +1,7 @@
 //! One run of a stage: checked inputs on their way in, checked outputs on their way out.
 
+use ndarray::ArrayViewD;
+
 use super::executor::Executor;
 use super::signature::{Elements, Function, Port};
 use crate::engine::EngineError;
@@ -106,15 +108,30 @@ impl<'a, X: Executor> Call<'a, X> {
         name: &str,
         value: &X::Value,
     ) -> Result<(), StageError> {
-        let tensor = self.executor.download(value).map_err(|e| self.failed(e))?;
+        let tensor = self.download(value)?;
         if let HostTensor::F32(array) = &tensor {
-            let count = array.iter().filter(|value| !value.is_finite()).count();
-            if count > 0 {
-                return Err(StageError::NotFinite { stage: self.stage, output: name.to_owned(), count });
-            }
+            self.check_finite(name, array.view())?;
         }
         outputs.insert(name, tensor);
         Ok(())
+    }
+
+    /// A value on the host.
+    pub(super) fn download(&self, value: &X::Value) -> Result<HostTensor, StageError> {
+        self.executor.download(value).map_err(|e| self.failed(e))
+    }
+
+    /// An output must be finite throughout.
+    pub(super) fn check_finite(&self, output: &str, array: ArrayViewD<'_, f32>) -> Result<(), StageError> {
+        match array.iter().filter(|value| !value.is_finite()).count() {
+            0 => Ok(()),
+            count => Err(StageError::NotFinite { stage: self.stage, output: output.to_owned(), count }),
+        }
+    }
+
+    /// Values one after the other along their first dimension.
+    pub(super) fn join(&self, values: &[&X::Value]) -> Result<X::Value, StageError> {
+        self.executor.join(values).map_err(|e| self.failed(e))
     }
 
     /// An input cannot be taken.
@@ -122,7 +139,7 @@ impl<'a, X: Executor> Call<'a, X> {
         StageError::Input { stage: self.stage, input, message }
     }
 
-    fn failed(&self, source: EngineError) -> StageError {
+    pub(super) fn failed(&self, source: EngineError) -> StageError {
         StageError::Engine { stage: self.stage, source }
     }
 

@@ -24,6 +24,9 @@ pub trait Executor: Send + Sync + 'static {
     /// `length` entries of a dimension from `start` on.
     fn narrow(&self, value: &Self::Value, axis: usize, start: usize, length: usize) -> Result<Self::Value>;
 
+    /// Two or more values, of four dimensions, one after the other along the first.
+    fn join(&self, values: &[&Self::Value]) -> Result<Self::Value>;
+
     /// Calls a function of the network, with the inputs and outputs of its
     /// [`Signature`](super::signature::Signature) in their order. `None` stands for an input that is not given.
     fn call(&self, function: Function, inputs: &[Option<&Self::Value>]) -> Result<Vec<Self::Value>>;
@@ -55,6 +58,10 @@ impl<E: Engine + 'static> Executor for EngineExecutor<E> {
 
     fn narrow(&self, value: &E::Tensor, axis: usize, start: usize, length: usize) -> Result<E::Tensor> {
         self.engine.narrow(value, axis, start, length)
+    }
+
+    fn join(&self, values: &[&E::Tensor]) -> Result<E::Tensor> {
+        self.engine.concat(values, 0)
     }
 
     fn call(&self, function: Function, inputs: &[Option<&E::Tensor>]) -> Result<Vec<E::Tensor>> {

@@ -12,6 +12,7 @@ pub mod program;
 mod signature;
 mod whole;
 
+use std::any::Any;
 use std::sync::Arc;
 
 use self::call::Call;
@@ -50,7 +51,7 @@ pub fn place<X: Executor>(executor: X, config: &NetworkConfig, info: StageInfo) 
         NetworkConfig::Connector(c) => placed(executor, Whole(signature::connector(c)), info),
         NetworkConfig::TextEncoder(c) => placed(executor, Whole(signature::text_encoder(c)), info),
         NetworkConfig::VaeEncoder(c) => placed(executor, Whole(signature::vae_encoder(c)), info),
-        NetworkConfig::Denoiser(c) => placed(executor, Denoise::new(c), info),
+        NetworkConfig::Denoiser(c) => placed(executor, Denoise::network(c), info),
         NetworkConfig::VaeDecoder(c) => placed(executor, Whole(signature::vae_decoder(c)), info),
     }
 }
@@ -65,6 +66,20 @@ trait Logic<X: Executor>: Send + Sync + 'static {
     type State: Default + Send + 'static;
 
     fn run(&self, state: &mut Self::State, call: &Call<'_, X>) -> Result<Tensors, StageError>;
+
+    /// Whether a run may have any number of rows; see [`Stage::batches`].
+    fn batches(&self) -> bool {
+        false
+    }
+
+    /// Runs several states, in one run if they batch; see [`Stage::run_together`].
+    fn run_together(
+        &self,
+        states: &mut [&mut Self::State],
+        calls: &[Call<'_, X>],
+    ) -> Result<Vec<Result<Tensors, StageError>>, StageError> {
+        Ok(states.iter_mut().zip(calls).map(|(state, call)| self.run(state, call)).collect())
+    }
 
     /// The same state once more, with the values shared; `None` if there is no use for that.
     fn fork(&self, _state: &Self::State) -> Option<Self::State> {
@@ -93,6 +108,28 @@ impl<X: Executor, L: Logic<X>> Stage for ExecutorStage<X, L> {
             kind: self.info.kind,
             state: L::State::default(),
         })
+    }
+
+    fn batches(&self) -> bool {
+        self.loaded.logic.batches()
+    }
+
+    fn run_together(
+        &self,
+        sessions: &mut [&mut dyn Session],
+        inputs: &[Tensors],
+    ) -> Result<Vec<Result<Tensors, StageError>>, StageError> {
+        let stage = self.info.kind;
+        let mut states = Vec::with_capacity(sessions.len());
+        for session in sessions {
+            let session: &mut dyn Any = *session;
+            let own = session.downcast_mut::<ExecutorSession<X, L>>();
+            let own = own.filter(|session| Arc::ptr_eq(&session.loaded, &self.loaded));
+            states.push(&mut own.ok_or(StageError::Foreign { stage })?.state);
+        }
+        let calls: Vec<_> =
+            inputs.iter().map(|inputs| Call::new(&self.loaded.executor, stage, inputs)).collect();
+        self.loaded.logic.run_together(&mut states, &calls)
     }
 }
 

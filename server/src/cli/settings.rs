@@ -10,7 +10,7 @@ use crate::engines::Engines;
 
 /// The model that is served where nothing says otherwise, relative to the current directory or to one above the
 /// program.
-const SHIPPED_MODEL: &str = "models/tiny-random";
+const SHIPPED_MODEL: &str = "models/emoji";
 
 /// How the server is configured: a file, overridden by variables `SMARTEDIT_KEY` (parts of a key joined by `__`),
 /// overridden by flags.

@@ -1,5 +1,7 @@
 //! Judging the values of a configuration.
 
+use std::time::Duration;
+
 use smartedit_core::model::ModelDirectory;
 use smartedit_core::stage::{LoadError, StageKind};
 
@@ -8,6 +10,9 @@ use crate::engines::Engines;
 
 /// Threads that may compute a stage.
 const MAX_THREADS: usize = 1024;
+
+/// How long a step may wait for others.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 impl Loaded {
     /// Checks everything that is wrong wherever the server runs: limits, names, model directories, stages, engines
@@ -132,8 +137,20 @@ fn check_deployment(name: &str, config: &DeploymentConfig, engines: &Engines, pr
             "a name has 1 to 64 letters, digits, hyphens, underscores or dots",
         );
     }
-    if config.instances == 0 {
-        problems.add(key("instances"), "must be 1 or more");
+    let positive = [
+        ("instances", config.instances == 0),
+        ("max_batch", config.max_batch == 0),
+        ("max_batch_pixels", config.max_batch_pixels == Some(0)),
+        ("concurrency", config.concurrency == Some(0)),
+    ];
+    for (name, _) in positive.into_iter().filter(|(_, zero)| *zero) {
+        problems.add(key(name), "must be 1 or more");
+    }
+    if config.instances > MAX_THREADS {
+        problems.add(key("instances"), format!("must be {MAX_THREADS} or less"));
+    }
+    if config.max_wait() > MAX_WAIT {
+        problems.add(key("max_wait_ms"), format!("must be {} or less", MAX_WAIT.as_millis()));
     }
     check_threads(&format!("deployments.{name}"), config.threads, problems);
     for (index, alternative) in config.fallback.iter().enumerate() {

@@ -8,6 +8,7 @@ mod placement;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ pub struct Limits {
     pub max_steps: u32,
     /// Characters of an instruction, and of a negative prompt.
     pub max_instruction_chars: usize,
-    /// Requests waiting, per deployment; 0 takes a request only when a worker is free.
+    /// Requests waiting, per deployment; 0 takes a request only when it can be begun at once.
     pub max_queue: usize,
     /// Bytes of all requests waiting, per deployment.
     pub max_queue_bytes: usize,
@@ -170,9 +171,22 @@ pub struct DeploymentConfig {
     /// What computes a stage instead, in order of preference, where engine, device or providers cannot be had.
     #[serde(default)]
     pub fallback: Vec<Alternative>,
-    /// Edits computed at the same time. They share the weights.
+    /// Units of work computed at the same time: a run of the denoiser, and stages of other edits. They share the
+    /// weights.
     #[serde(default = "default_instances")]
     pub instances: usize,
+    /// Edits that share a run of the denoiser, at most.
+    #[serde(default = "default_max_batch")]
+    pub max_batch: usize,
+    /// Width times height of all edits that share a run; without it, by the denoiser's device.
+    #[serde(default)]
+    pub max_batch_pixels: Option<usize>,
+    /// How long a step may wait for other edits to share its run, in milliseconds.
+    #[serde(default)]
+    pub max_wait_ms: u64,
+    /// Edits begun and not done; without it, as many as share a run, and one more for each further instance.
+    #[serde(default)]
+    pub concurrency: Option<usize>,
     /// What single stages have different.
     #[serde(default)]
     pub stages: BTreeMap<StageKind, Placement>,
@@ -186,8 +200,13 @@ fn default_device() -> String {
     StageOptions::default().device
 }
 
+/// One for the denoiser and one for everything else, where there are cores for both.
 fn default_instances() -> usize {
-    1
+    std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(2)
+}
+
+fn default_max_batch() -> usize {
+    8
 }
 
 impl DeploymentConfig {
@@ -203,8 +222,17 @@ impl DeploymentConfig {
             graph_optimization: GraphOptimization::default(),
             fallback: Vec::new(),
             instances: default_instances(),
+            max_batch: default_max_batch(),
+            max_batch_pixels: None,
+            max_wait_ms: 0,
+            concurrency: None,
             stages: BTreeMap::new(),
         }
+    }
+
+    /// How long a step may wait for other edits to share its run.
+    pub fn max_wait(&self) -> Duration {
+        Duration::from_millis(self.max_wait_ms)
     }
 }
 

@@ -124,8 +124,8 @@ fn place(
                 if !unavailable.is_empty() {
                     warn_of_fallback(stage.info(), &unavailable);
                 }
-                let placed =
-                    PlacedStage { info: stage.info().clone(), threads: options.threads, unavailable };
+                let (info, batches) = (stage.info().clone(), stage.batches());
+                let placed = PlacedStage { info, threads: options.threads, batches, unavailable };
                 return Ok((stage, placed, options.clone()));
             }
             Err(error @ LoadError::Unavailable { .. }) => {

@@ -3,17 +3,20 @@
 mod loader;
 mod placed;
 mod registry;
+mod rules;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use smartedit_core::stage::StageKind;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::config::{DeploymentConfig, Limits};
 use crate::failure::Failure;
-use crate::work::{Editor, Queue, work};
+use crate::work::{Editor, Queue, Rules, work};
 
+use self::rules::rules;
 pub use loader::{EngineLoader, Loader, NotLoaded};
 pub use placed::{PlacedStage, Unavailable};
 pub use registry::Deployments;
@@ -21,6 +24,7 @@ pub use registry::Deployments;
 /// A model under a name, with its queue and workers.
 pub struct Deployment {
     name: String,
+    rules: Rules,
     queue: Arc<Queue>,
     state: watch::Sender<State>,
 }
@@ -44,9 +48,10 @@ impl Deployment {
         limits: &Limits,
         loader: Arc<dyn Loader>,
     ) -> Arc<Self> {
-        let queue = Queue::new(limits.max_queue, limits.max_queue_bytes, config.instances);
+        let rules = rules(config, limits);
+        let queue = Queue::new(rules);
         let (state, _) = watch::channel(State::Loading);
-        let deployment = Arc::new(Self { name: name.to_owned(), queue: Arc::new(queue), state });
+        let deployment = Arc::new(Self { name: name.to_owned(), rules, queue: Arc::new(queue), state });
         let first = deployment.clone();
         let config = config.clone();
         deployment.spawn(0, move || first.load(&config, loader.as_ref()));
@@ -61,6 +66,12 @@ impl Deployment {
     /// Where jobs go.
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    /// Edits that share a run of the denoiser, at most, if this model computes them.
+    pub fn max_batch(&self, editor: &dyn Editor) -> usize {
+        let denoiser = editor.stages().iter().find(|placed| placed.info.kind == StageKind::Denoiser);
+        if denoiser.is_none_or(|placed| placed.batches) { self.rules.max_batch } else { 1 }
     }
 
     /// Whether it can be used.
@@ -120,13 +131,18 @@ impl Deployment {
             seconds = started.elapsed().as_secs_f64(),
             "deployment ready"
         );
-        for index in 1..config.instances {
+        if self.rules.max_batch > 1 && self.max_batch(editor.as_ref()) == 1 {
+            tracing::warn!(
+                "the denoiser's program takes a fixed number of rows; edits do not share its runs"
+            );
+        }
+        for index in 1..self.rules.workers {
             let (editor, queue) = (editor.clone(), self.queue.clone());
-            self.spawn(index, move || work(&editor, &queue));
+            self.spawn(index, move || work(&editor, &queue, index));
         }
         self.state.send_replace(State::Ready(editor.clone()));
         drop(_span);
-        work(&editor, &self.queue);
+        work(&editor, &self.queue, 0);
     }
 
     /// A worker thread.

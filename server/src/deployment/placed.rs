@@ -6,10 +6,10 @@ use std::sync::Arc;
 use smartedit_core::engine::Precision;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, Model};
-use smartedit_core::stage::StageInfo;
+use smartedit_core::stage::{StageError, StageInfo};
 
 use crate::config::Candidate;
-use crate::work::{Editing, Editor};
+use crate::work::{Editing, Editor, StepsDone, step_together};
 
 /// A stage and what computes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub struct PlacedStage {
     pub info: StageInfo,
     /// Threads that compute it; `None`: as many as the engine takes.
     pub threads: Option<NonZeroUsize>,
+    /// Whether requests can share its runs.
+    pub batches: bool,
     /// What was to compute it and could not be had, in order of preference; empty: it is computed as configured.
     pub unavailable: Vec<Unavailable>,
 }
@@ -67,5 +69,9 @@ impl Editor for PlacedModel {
 
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError> {
         Ok(Box::new(self.model.edit(request)?))
+    }
+
+    fn step_together(&self, edits: &mut [&mut dyn Editing]) -> Result<StepsDone, StageError> {
+        step_together(edits)
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::{self, Error};
 use std::sync::Arc;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -70,9 +70,32 @@ impl Collector for State {
                 ConstGauge::new(value(deployment)).encode(metric.encode_family(&labels)?)?;
             }
         }
+        encode_runs(&deployments, &mut encoder)?;
         encode_weights(&deployments, &mut encoder)?;
         self.encode_kept(&mut encoder)
     }
+}
+
+/// Upper bounds of the numbers of edits that share a run of the denoiser.
+const SHARED: [f64; 9] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0, f64::INFINITY];
+
+fn encode_runs(deployments: &[Arc<Deployment>], encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
+    let help = "Edits that shared a run of the denoiser";
+    let mut metric =
+        encoder.encode_descriptor("smartedit_denoiser_run_edits", help, None, MetricType::Histogram)?;
+    for deployment in deployments {
+        let runs = deployment.queue().counters().runs;
+        let (mut buckets, mut sum, mut count) = (SHARED.map(|bound| (bound, 0)), 0.0, 0);
+        for (edits, times) in runs {
+            let (edits, last) = (edits as f64, SHARED.len() - 1);
+            buckets[SHARED.iter().position(|bound| edits <= *bound).unwrap_or(last)].1 += times;
+            sum += edits * times as f64;
+            count += times;
+        }
+        let labels = Of { deployment: deployment.name().to_owned() };
+        metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+    }
+    Ok(())
 }
 
 fn encode_weights(deployments: &[Arc<Deployment>], encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {

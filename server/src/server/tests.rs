@@ -1,5 +1,7 @@
 //! The whole server on a loopback port, with models that follow scripts, through the real client.
 
+use std::collections::BTreeMap;
+
 use smartedit_client::{
     Client, Code, DeploymentState, EditOptions, EditRequest, Error, Event, RetryPolicy, Stage,
 };
@@ -8,7 +10,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use super::*;
-use crate::config::{DeploymentConfig, Drain, Limits};
+use crate::config::{DEFAULT_DEPLOYMENT, DeploymentConfig, Drain, Limits};
 use crate::deployment::NotLoaded;
 use crate::work::Editor;
 use crate::work::testing::{Act, Leash, Scripted, picture, steps};
@@ -25,7 +27,6 @@ impl Loader for Shelf {
 pub(crate) struct Running {
     pub(crate) client: Client,
     pub(crate) address: SocketAddr,
-    pub(crate) http: Option<SocketAddr>,
     pub(crate) metrics: crate::metrics::Metrics,
     pub(crate) requests: crate::work::Requests,
     shutdown: Shutdown,
@@ -38,9 +39,15 @@ impl Drop for Running {
     }
 }
 
+/// One edit at a time.
 pub(crate) fn config() -> Config {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    Config { listen, ..Config::single("scripted") }
+    let deployment = DeploymentConfig { instances: 1, max_batch: 1, ..DeploymentConfig::new("scripted") };
+    Config {
+        listen,
+        deployments: BTreeMap::from([(DEFAULT_DEPLOYMENT.to_owned(), deployment)]),
+        ..Config::default()
+    }
 }
 
 pub(crate) async fn start(editor: Arc<dyn Editor>, config: Config) -> Running {
@@ -52,11 +59,11 @@ pub(crate) async fn start(editor: Arc<dyn Editor>, config: Config) -> Running {
 async fn run(server: Server) -> Running {
     let (address, shutdown) = (server.local_addr(), server.shutdown());
     let requests = server.service.requests().clone();
-    let (http, metrics) = (server.http_addr(), server.service.metrics().clone());
+    let metrics = server.service.metrics().clone();
     let serving = tokio::spawn(server.serve());
     let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
     let client = Client::builder(address.to_string()).retry(once).connect().await.unwrap();
-    Running { client, address, http, metrics, requests, shutdown, serving }
+    Running { client, address, metrics, requests, shutdown, serving }
 }
 
 pub(crate) fn request() -> EditRequest {

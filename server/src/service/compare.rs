@@ -17,7 +17,7 @@ use super::edit::{About, Prepared, Ticket, next};
 use super::{Arrival, Service, messages};
 use crate::failure::Failure;
 use crate::status::status;
-use crate::work::{Event, Record, Registration, Stop};
+use crate::work::{Caller, Event, Record, Registration, Stop};
 
 /// The stream of events of a comparison.
 pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::CompareResponse, Status>> + Send>>;
@@ -42,9 +42,10 @@ impl Service {
         &self,
         request: v1::CompareRequest,
         arrival: Arrival,
+        peer: Caller,
     ) -> Result<Response<EventStream>, Status> {
         let request_id = format!("{:016x}", fastrand::u64(..));
-        let comparison = self.check_comparison(request, arrival, &request_id).map_err(|failure| {
+        let comparison = self.check_comparison(request, arrival, &peer, &request_id).map_err(|failure| {
             self.metrics().refused(&failure);
             tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "comparison refused");
             status(&failure, Some(&request_id))

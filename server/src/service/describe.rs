@@ -32,6 +32,7 @@ impl Service {
             }
             State::Ready(editor) => {
                 description.set_state(v1::DeploymentState::Ready);
+                description.max_batch = count(deployment.max_batch(editor.as_ref()));
                 describe_model(&mut description, editor.config(), editor.stages());
             }
         }
@@ -64,7 +65,7 @@ fn describe_model(description: &mut v1::Deployment, model: &ModelConfig, stages:
 }
 
 fn deployed_stage(placed: &PlacedStage) -> v1::DeployedStage {
-    let PlacedStage { info, threads, unavailable } = placed;
+    let PlacedStage { info, threads, unavailable, .. } = placed;
     v1::DeployedStage {
         stage: stage(info.kind).into(),
         engine: info.engine.to_owned(),

@@ -13,7 +13,7 @@ use super::{Arrival, Service, messages, validate};
 use crate::deployment::Deployment;
 use crate::failure::Failure;
 use crate::status::status;
-use crate::work::{Event, Events, Full, Guard, Job, Progress, Registration, Stop, channel};
+use crate::work::{Caller, Event, Events, Guard, Job, Progress, Refusal, Registration, Stop, channel};
 
 /// The stream of events of an edit.
 pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamResponse, Status>> + Send>>;
@@ -27,6 +27,8 @@ pub(crate) struct Order {
     pub(crate) instruction: String,
     pub(crate) deployment: String,
     pub(crate) options: v1::EditOptions,
+    /// On whose account the edit is made, if the options do not say.
+    pub(crate) peer: Caller,
 }
 
 /// What a caller holds while its edit is waited for: events, and the guard that stops the edit when the caller
@@ -111,7 +113,7 @@ impl Service {
         span: tracing::Span,
         (stop, registration): (Stop, Registration),
     ) -> Result<Ticket, Failure> {
-        let Prepared { deployment, checked: Checked { task, seed, keep, .. } } = prepared;
+        let Prepared { deployment, checked: Checked { task, account, seed, keep, .. } } = prepared;
         if self.0.config.log.instructions {
             span.in_scope(|| tracing::info!(instruction = task.instruction, "edit accepted"));
         }
@@ -121,10 +123,12 @@ impl Service {
         let guard = Guard::new(Arc::clone(queue), stop.clone(), keep);
         reporter.report(Progress::Accepted);
         let id = request_id.to_owned();
-        let job = Job { id, task, arrival: arrival.at, stop, reporter, span, registration };
-        queue.push(job).map_err(|Full { retry_after }| Failure::QueueFull {
-            deployment: deployment.name().to_owned(),
-            retry_after,
+        let job = Job { id, task, account, arrival: arrival.at, stop, reporter, span, registration };
+        queue.push(job).map_err(|refusal| match refusal {
+            Refusal::Full { retry_after } => {
+                Failure::QueueFull { deployment: deployment.name().to_owned(), retry_after }
+            }
+            Refusal::Late { needed, allowed } => Failure::DeadlineTooShort { needed, allowed },
         })?;
         let about =
             About { request_id: request_id.to_owned(), deployment: deployment.name().to_owned(), seed };

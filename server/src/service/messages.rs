@@ -86,6 +86,7 @@ pub(super) fn result(about: &About, finished: Finished) -> v1::EditResult {
             image_decoding: Some(duration(timings.image_decoding)),
             stages: stages.collect(),
             image_encoding: Some(duration(timings.image_encoding)),
+            mean_batch: timings.mean_batch,
         }),
         request_id: about.request_id.clone(),
     }

@@ -1,6 +1,7 @@
 //! `smartedit.v1.SmartEditService`.
 
 mod admission;
+pub(crate) mod caller;
 mod compare;
 mod deadline;
 mod describe;
@@ -100,9 +101,10 @@ impl SmartEditService for Service {
     type CompareStream = compare::EventStream;
 
     async fn edit(&self, request: Request<v1::EditRequest>) -> Result<Response<v1::EditResponse>, Status> {
-        let arrival = Arrival::of(&request);
+        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
         let v1::EditRequest { image, instruction, deployment, options } = request.into_inner();
-        let order = edit::Order { image, instruction, deployment, options: options.unwrap_or_default() };
+        let options = options.unwrap_or_default();
+        let order = edit::Order { image, instruction, deployment, options, peer };
         self.submit(order, arrival)?.result().await
     }
 
@@ -110,9 +112,10 @@ impl SmartEditService for Service {
         &self,
         request: Request<v1::EditStreamRequest>,
     ) -> Result<Response<Self::EditStreamStream>, Status> {
-        let arrival = Arrival::of(&request);
+        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
         let v1::EditStreamRequest { image, instruction, deployment, options } = request.into_inner();
-        let order = edit::Order { image, instruction, deployment, options: options.unwrap_or_default() };
+        let options = options.unwrap_or_default();
+        let order = edit::Order { image, instruction, deployment, options, peer };
         Ok(self.submit(order, arrival)?.stream())
     }
 
@@ -120,8 +123,8 @@ impl SmartEditService for Service {
         &self,
         request: Request<v1::CompareRequest>,
     ) -> Result<Response<Self::CompareStream>, Status> {
-        let arrival = Arrival::of(&request);
-        self.begin_comparison(request.into_inner(), arrival)
+        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
+        self.begin_comparison(request.into_inner(), arrival, peer)
     }
 
     async fn list_deployments(

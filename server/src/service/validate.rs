@@ -8,10 +8,11 @@ use smartedit_core::picture::{Alpha, DecodeOptions, Format, Limits as PictureLim
 use smartedit_core::pipeline::{EditOptions, ImageTokens, NoiseKind};
 use smartedit_proto::v1;
 
+use super::caller;
 use super::edit::Order;
 use crate::config::Limits;
 use crate::failure::{Failure, Violations};
-use crate::work::{Output, Task};
+use crate::work::{Account, Caller, Output, Priority, Task};
 
 /// Longest side of a source picture: more than any camera makes, and what decoders can address.
 const MAX_SOURCE_SIDE: u32 = 65_535;
@@ -19,6 +20,7 @@ const MAX_SOURCE_SIDE: u32 = 65_535;
 /// A request that can be worked on.
 pub(super) struct Checked {
     pub(super) task: Task,
+    pub(super) account: Account,
     pub(super) seed: u64,
     /// Whether the work goes on when the caller goes away.
     pub(super) keep: bool,
@@ -35,7 +37,7 @@ pub(super) struct Checked {
 /// [`Failure::Invalid`] with every field that has a value that cannot be; [`Failure::Picture`] if the source file
 /// is the only thing at fault.
 pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Result<Checked, Failure> {
-    let Order { image, instruction, options, .. } = order;
+    let Order { image, instruction, options, peer, .. } = order;
     let mut check = Check { violations: Violations::default(), limits, model };
 
     check.text("instruction", &instruction);
@@ -56,6 +58,8 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
     check.template(&options);
     check.negative_prompt(&options);
     let interval = check.preview_interval(&options);
+    let priority = check.priority(&options);
+    let caller = check.caller(&options).unwrap_or(peer);
     let (initial_latents, step_noise) = check.replay(&options, steps, resize.size);
 
     if let Err(error) = source {
@@ -89,7 +93,8 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
     let task =
         Task { image, reading, instruction, options: edit, preview_interval: interval, output, record: None };
     let size = resize.size.unwrap_or_default();
-    Ok(Checked { task, seed, keep: options.keep_on_disconnect, steps, size })
+    let account = Account { caller, priority, steps, pixels: size.0 as usize * size.1 as usize };
+    Ok(Checked { task, account, seed, keep: options.keep_on_disconnect, steps, size })
 }
 
 struct Check<'a> {
@@ -135,6 +140,23 @@ impl Check<'_> {
             v1::Scheduler::Euler => Some(SchedulerKind::Euler),
             v1::Scheduler::Ddim => Some(SchedulerKind::Ddim),
         }
+    }
+
+    fn priority(&mut self, options: &v1::EditOptions) -> Priority {
+        match self.known("options.priority", options.priority) {
+            v1::Priority::Unspecified | v1::Priority::Interactive => Priority::Interactive,
+            v1::Priority::Batch => Priority::Batch,
+        }
+    }
+
+    fn caller(&mut self, options: &v1::EditOptions) -> Option<Caller> {
+        let name = &options.caller;
+        let (chars, limit) = (name.chars().count(), caller::MAX_CHARS);
+        if chars > limit {
+            let message = format!("has {chars} characters, at most {limit} are allowed");
+            self.violations.add("options.caller", message);
+        }
+        (!name.is_empty()).then(|| caller::named(name))
     }
 
     fn noise_source(&mut self, options: &v1::EditOptions) -> NoiseKind {

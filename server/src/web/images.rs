@@ -5,13 +5,14 @@
 
 mod form;
 
+use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Json;
-use axum::extract::State;
 use axum::extract::multipart::{Multipart, MultipartRejection};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -20,7 +21,7 @@ use smartedit_proto::v1;
 use self::form::Form;
 use super::Shared;
 use super::error::Refused;
-use crate::service::Arrival;
+use crate::service::{Arrival, caller};
 use crate::status::status;
 
 /// How long a form may take to arrive.
@@ -47,6 +48,7 @@ struct Image {
 /// Makes `n` edits of a picture.
 pub(super) async fn edit(
     State(shared): State<Shared>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     headers: HeaderMap,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, Refused> {
@@ -58,7 +60,8 @@ pub(super) async fn edit(
         Refused::form(StatusCode::REQUEST_TIMEOUT, message)
     })??;
     // All are in line before the first is waited for. Where one is refused or fails, dropping the others stops them.
-    let tickets = form.orders().map(|order| shared.service.submit(order, arrival));
+    let peer = caller::host(peer.map(|Extension(ConnectInfo(address))| address));
+    let tickets = form.orders(peer).map(|order| shared.service.submit(order, arrival));
     let tickets = tickets.collect::<Result<Vec<_>, _>>()?;
     let request_id = tickets.first().and_then(|ticket| HeaderValue::try_from(ticket.request_id()).ok());
     let mut results = Vec::new();

@@ -20,12 +20,14 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, Request};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
+use axum::middleware::map_request;
 use axum::response::IntoResponse;
 use axum::routing::{get, post, post_service};
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpConnectInfo;
 
 use crate::config::{Config, HttpConfig};
 use crate::metrics::observe;
@@ -63,6 +65,7 @@ impl Web {
                 tracing::debug!(error = error.to_string(), "cannot send small packets at once");
             }
         });
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         let serving = axum::serve(listener, router).with_graceful_shutdown(closed.cancelled_owned());
         // It retries what fails, and ends only when it is told to.
         let _ = serving.await;
@@ -85,7 +88,7 @@ where
         .route("/v1/images/edits", post(images::edit))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{name}", get(models::describe))
-        .route("/{service}/{method}", post_service(grpc))
+        .route("/{service}/{method}", post_service(grpc).layer(map_request(introduce)))
         .route_layer(axum::middleware::from_fn_with_state(metrics, observe))
         .layer(DefaultBodyLimit::max(config.limits.max_message_bytes))
         .with_state(Shared { service, admission });
@@ -93,6 +96,15 @@ where
         Some(layer) => router.layer(layer),
         None => router,
     }
+}
+
+/// Tells the gRPC services who calls in the way that their own port does.
+async fn introduce(mut request: Request) -> Request {
+    if let Some(ConnectInfo(address)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
+        let info = TcpConnectInfo { local_addr: None, remote_addr: Some(*address) };
+        request.extensions_mut().insert(info);
+    }
+    request
 }
 
 #[cfg(test)]

@@ -103,15 +103,15 @@ async fn alive_and_ready_are_two_questions() {
 
     // A full queue is neither dead nor unready.
     let image = picture();
-    let working = site.edit(&[("image", &image), ("prompt", b"Make it blue")]);
-    let working = tokio::spawn(async move { working.await.status });
+    let first = form(&[("image", &image), ("prompt", b"Make it blue")]);
+    let working = tokio::spawn(site.router.clone().oneshot(first));
     leash.wait().await;
     let refused = site.edit(&[("image", &image), ("prompt", b"Make it blue")]).await;
     assert_eq!(refused.refused(429).0, "queue_full");
     assert!(refused.headers.contains_key("retry-after") && refused.headers.contains_key("retry-after-ms"));
     assert_eq!(site.get("/readyz").await.status, 200);
     drop(leash);
-    assert_eq!(working.await.unwrap(), 200);
+    assert_eq!(working.await.unwrap().unwrap().status(), 200);
 
     site.service.refuse();
     let unready = site.get("/readyz").await;

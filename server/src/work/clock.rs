@@ -10,7 +10,7 @@ use tokio::time::Instant;
 pub struct Timings {
     /// From arrival to encoded result.
     pub total: Duration,
-    /// Waiting for a worker.
+    /// Waiting to be begun.
     pub queued: Duration,
     /// Decoding the source file.
     pub image_decoding: Duration,
@@ -18,6 +18,8 @@ pub struct Timings {
     pub stages: Vec<StageTime>,
     /// Encoding the edited picture.
     pub image_encoding: Duration,
+    /// Edits that shared its runs of the denoiser, itself included, in the mean over its steps.
+    pub mean_batch: f32,
 }
 
 /// How long a stage took.
@@ -25,7 +27,7 @@ pub struct Timings {
 pub struct StageTime {
     /// The stage.
     pub stage: StageKind,
-    /// The sum over its runs.
+    /// From its beginning to its end, the work of others in between included.
     pub duration: Duration,
     /// Whether its result was kept from an earlier request, so that it has not run.
     pub cached: bool,

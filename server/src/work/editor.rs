@@ -1,11 +1,13 @@
 //! What a worker needs of a model.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use image::RgbImage;
 use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
-use smartedit_core::pipeline::{Edit, EditError, EditRequest, Progress};
+use smartedit_core::pipeline::{Edit, EditError, EditRequest, NextStep, Progress};
+use smartedit_core::stage::StageError;
 
 use crate::deployment::PlacedStage;
 
@@ -19,12 +21,26 @@ pub trait Editor: Send + Sync {
 
     /// Checks a request and prepares its edit.
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError>;
+
+    /// Does the next step of several edits of this model in one run: what each of them did, in their order. Only edits
+    /// whose steps are [shareable](NextStep::shareable), and of one size, are given.
+    ///
+    /// # Errors
+    ///
+    /// The run failed as a whole. No step is done, and each edit can be advanced by itself.
+    fn step_together(&self, edits: &mut [&mut dyn Editing]) -> Result<StepsDone, StageError>;
 }
 
+/// What became of each edit of a run.
+pub type StepsDone = Vec<Result<Progress, EditError>>;
+
 /// An edit in the making; see [`Edit`].
-pub trait Editing {
+pub trait Editing: Any + Send {
     /// Does the next unit of work.
     fn advance(&mut self) -> Result<Progress, EditError>;
+
+    /// The denoising step that is the next unit of work, if it is one.
+    fn next_step(&self) -> Option<NextStep>;
 
     /// The latents after the denoising steps done so far, `[1, c, h, w]`; `None` outside the denoising loop.
     fn latents(&self) -> Option<&Array4<f32>>;
@@ -38,6 +54,10 @@ impl Editing for Edit {
         Edit::advance(self)
     }
 
+    fn next_step(&self) -> Option<NextStep> {
+        Edit::next_step(self)
+    }
+
     fn latents(&self) -> Option<&Array4<f32>> {
         Edit::latents(self)
     }
@@ -45,4 +65,19 @@ impl Editing for Edit {
     fn preview(&mut self) -> Result<Option<RgbImage>, EditError> {
         Edit::preview(self)
     }
+}
+
+/// Does the next step of several edits of the core's own in one run.
+///
+/// # Errors
+///
+/// As [`Editor::step_together`]; one of them is another kind of edit.
+pub fn step_together(edits: &mut [&mut dyn Editing]) -> Result<StepsDone, StageError> {
+    let own = edits.iter_mut().map(|edit| {
+        let edit: &mut dyn Any = *edit;
+        edit.downcast_mut::<Edit>()
+    });
+    let own: Option<Vec<&mut Edit>> = own.collect();
+    let stage = smartedit_core::stage::StageKind::Denoiser;
+    Edit::step_together(&mut own.ok_or(StageError::Foreign { stage })?)
 }

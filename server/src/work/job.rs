@@ -6,7 +6,8 @@ use smartedit_core::pipeline::EditOptions;
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::{Record, Registration, Reporter, Stop};
+use super::schedule::Demand;
+use super::{Caller, Priority, Record, Registration, Reporter, Stop};
 
 /// A request on its way through the queue and a worker.
 pub struct Job {
@@ -14,6 +15,8 @@ pub struct Job {
     pub id: String,
     /// What to do.
     pub task: Task,
+    /// On whose account, and how much there is to do.
+    pub account: Account,
     /// When the request arrived.
     pub arrival: Instant,
     /// Whether to stop.
@@ -24,6 +27,19 @@ pub struct Job {
     pub span: Span,
     /// The request's place among all requests.
     pub registration: Registration,
+}
+
+/// On whose account a job is done, and how much there is to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// Who is to have a fair share.
+    pub caller: Caller,
+    /// How urgent it is.
+    pub priority: Priority,
+    /// Denoising steps.
+    pub steps: usize,
+    /// Width times height at which the picture is edited.
+    pub pixels: usize,
 }
 
 /// What to do.
@@ -55,6 +71,12 @@ pub struct Output {
 }
 
 impl Job {
+    /// What the job asks for.
+    pub(super) fn demand(&self) -> Demand {
+        let Account { caller, priority, steps, pixels } = self.account.clone();
+        Demand { caller, priority, steps, pixels, bytes: self.bytes() }
+    }
+
     /// Bytes of memory that the waiting request holds.
     pub fn bytes(&self) -> usize {
         let options = &self.task.options;

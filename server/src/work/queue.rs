@@ -1,141 +1,178 @@
-//! A bounded queue in front of the workers of a deployment.
+//! What a deployment has to do: edits that wait and edits at work, for its workers to do.
 
-use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Job, Progress};
+use super::conclude::conclude;
+use super::run::Run;
+use super::schedule::{Counters, Refusal, Rules, Schedule, Size, Task, Working};
+use super::{Finished, Job, Progress};
 use crate::failure::Failure;
 
-/// What a caller is told to wait before trying again while no edit has been measured.
-const UNMEASURED: Duration = Duration::from_secs(1);
-
-/// Weight of the newest edit in the mean service time.
-const NEWEST: f64 = 0.3;
-
-/// A bounded queue in front of the workers of a deployment.
+/// What a deployment has to do, for its workers.
 pub struct Queue {
-    capacity: usize,
-    capacity_bytes: usize,
-    workers: usize,
     state: Mutex<State>,
-    changed: Condvar,
+    /// One for each worker.
+    bells: Vec<Condvar>,
 }
 
-#[derive(Default)]
 struct State {
-    waiting: VecDeque<(Instant, Job)>,
-    bytes: usize,
-    running: usize,
+    schedule: Schedule<Run>,
+    /// Workers that wait for something to do, the one that worked last at the end.
+    idle: Vec<usize>,
     closed: bool,
-    service_seconds: Option<f64>,
 }
 
-/// The queue has no room.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Full {
-    /// When there should be room.
-    pub retry_after: Duration,
-}
+/// An edit that is over, and how it ended.
+type Over = (Run, Result<Finished, Failure>);
 
 impl Queue {
-    /// A queue for so many waiting jobs, and bytes of them, in front of so many workers.
-    pub fn new(capacity: usize, capacity_bytes: usize, workers: usize) -> Self {
-        Self {
-            capacity,
-            capacity_bytes,
-            workers: workers.max(1),
-            state: Mutex::default(),
-            changed: Condvar::new(),
-        }
+    /// A queue for so many workers, and whatever else the rules say.
+    pub fn new(rules: Rules) -> Self {
+        let bells = (0..rules.workers.max(1)).map(|_| Condvar::new()).collect();
+        let state = State { schedule: Schedule::new(rules), idle: Vec::new(), closed: false };
+        Self { state: Mutex::new(state), bells }
     }
 
-    /// Appends a job and reports its position to it.
+    /// Puts a job in line and reports its position to it.
     ///
     /// # Errors
     ///
-    /// [`Full`] if as many jobs or bytes wait as may; the job is dropped.
-    pub fn push(&self, job: Job) -> Result<(), Full> {
+    /// The job is refused, and dropped.
+    pub fn push(&self, job: Job) -> Result<(), Refusal> {
+        let (demand, allowed) = (job.demand(), job.stop.remaining());
+        self.prune();
         let mut state = self.lock();
-        state.prune();
-        let (ahead, bytes) = (state.waiting.len(), job.bytes());
-        let idle = self.workers.saturating_sub(state.running);
-        if ahead >= self.capacity.saturating_add(idle) || state.bytes + bytes > self.capacity_bytes {
-            let full = Full { retry_after: self.retry_after(&state) };
+        if let Err((refusal, run)) = state.schedule.push(demand, allowed, Instant::now(), Run::new(job)) {
             drop(state);
-            return Err(full);
+            drop(run);
+            return Err(refusal);
         }
-        job.reporter.report(Progress::Queued(ahead));
-        state.bytes += bytes;
-        state.waiting.push_back((Instant::now(), job));
-        drop(state);
-        self.changed.notify_one();
+        state.report_positions();
+        self.wake(&mut state);
         Ok(())
     }
 
-    /// Waits for the next job that is still wanted, and how long it has waited; `None` when the queue is closed.
-    pub(super) fn next(&self) -> Option<(Duration, Job)> {
-        let mut state = self.lock();
-        loop {
-            state.prune();
-            if let Some((since, job)) = state.waiting.pop_front() {
-                state.bytes -= job.bytes();
-                state.running += 1;
-                state.report_positions();
-                return Some((since.elapsed(), job));
-            }
-            if state.closed {
-                return None;
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// Says that a job which `next` returned is over, and how long it took if it went to its end.
-    pub(super) fn done(&self, service: Option<Duration>) {
-        let mut state = self.lock();
-        state.running = state.running.saturating_sub(1);
-        if let Some(newest) = service.map(|service| service.as_secs_f64()) {
-            let mean = state.service_seconds.map_or(newest, |mean| mean + NEWEST * (newest - mean));
-            state.service_seconds = Some(mean);
-        }
-    }
-
-    /// Lets go of waiting jobs that are no longer wanted.
+    /// Lets go of edits that are no longer wanted, unless a worker has them.
     pub fn prune(&self) {
-        self.lock().prune();
+        let mut state = self.lock();
+        let over = state.remove_unwanted();
+        if !over.is_empty() {
+            self.wake(&mut state);
+        }
+        drop(state);
+        end(over);
     }
 
-    /// Makes workers end once nothing waits.
+    /// Makes workers end once nothing is left to do.
     pub fn close(&self) {
         self.lock().closed = true;
-        self.changed.notify_all();
+        self.bells.iter().for_each(Condvar::notify_all);
     }
 
-    /// Jobs waiting, and jobs being worked on.
+    /// Edits waiting, and edits at work.
     pub fn load(&self) -> (usize, usize) {
-        let state = self.lock();
-        (state.waiting.len(), state.running)
+        self.lock().schedule.load()
     }
 
-    /// Bytes of all jobs waiting.
+    /// Bytes of all edits waiting.
     pub fn bytes(&self) -> usize {
-        self.lock().bytes
+        self.lock().schedule.bytes()
     }
 
-    /// Whether a job pushed now would be taken.
+    /// Whether a job pushed now would be taken, if it is not too large and not too urgent.
     pub fn has_room(&self) -> bool {
-        let state = self.lock();
-        let idle = self.workers.saturating_sub(state.running);
-        state.waiting.len() < self.capacity.saturating_add(idle)
+        self.lock().schedule.has_room(0)
     }
 
-    /// When a worker should be through with what it does.
-    fn retry_after(&self, state: &State) -> Duration {
-        let seconds = state.service_seconds.map(|mean| mean / self.workers as f64);
-        seconds.map_or(UNMEASURED, Duration::from_secs_f64).max(Duration::from_millis(50))
+    /// What has been done since the beginning.
+    pub fn counters(&self) -> Counters {
+        self.lock().schedule.counters().clone()
+    }
+
+    /// Waits for something that the worker of this number can do; `None` when the queue is closed.
+    pub(super) fn next(&self, worker: usize) -> Option<Task<Run>> {
+        let mut state = self.lock();
+        loop {
+            let over = state.remove_unwanted();
+            if !over.is_empty() {
+                drop(state);
+                end(over);
+                state = self.lock();
+                continue;
+            }
+            let now = Instant::now();
+            let until = match state.schedule.next(now) {
+                Ok((mut task, queued)) => {
+                    if let (Task::Unit(working), Some(queued)) = (&mut task, queued) {
+                        working.item.queued = queued;
+                        state.report_positions();
+                    }
+                    self.wake(&mut state);
+                    return Some(task);
+                }
+                Err(until) => until,
+            };
+            if state.closed && until.is_none() {
+                return None;
+            }
+            state = self.sleep(state, worker, until);
+        }
+    }
+
+    /// Takes back an edit of which a unit of work is done. An edit that is over is handed out.
+    pub(super) fn unit_done(
+        &self,
+        working: Working<Run>,
+        outcome: Result<Option<Finished>, Failure>,
+    ) -> Vec<Over> {
+        let mut state = self.lock();
+        state.schedule.unit_done();
+        state.put_back(working, outcome).into_iter().collect()
+    }
+
+    /// Takes back edits of which a denoising step is done, and how long that took, if it went well. Edits that are over
+    /// are handed out.
+    pub(super) fn run_done(
+        &self,
+        size: Option<Size>,
+        edits: Vec<Working<Run>>,
+        outcomes: Vec<Result<Option<Finished>, Failure>>,
+        took: Option<Duration>,
+    ) -> Vec<Over> {
+        let mut state = self.lock();
+        state.schedule.run_done(size, &edits, took);
+        edits.into_iter().zip(outcomes).filter_map(|(edit, outcome)| state.put_back(edit, outcome)).collect()
+    }
+
+    /// Wakes a worker, if there is something to do. The one that worked last has what it needs at hand.
+    fn wake(&self, state: &mut State) {
+        if state.schedule.has_task(Instant::now())
+            && let Some(bell) = state.idle.pop().and_then(|worker| self.bells.get(worker))
+        {
+            bell.notify_one();
+        }
+    }
+
+    fn sleep<'a>(
+        &self,
+        mut state: MutexGuard<'a, State>,
+        worker: usize,
+        until: Option<Instant>,
+    ) -> MutexGuard<'a, State> {
+        let Some(bell) = self.bells.get(worker) else { return state };
+        state.idle.push(worker);
+        let mut state = match until {
+            Some(until) => {
+                let timeout = until.saturating_duration_since(Instant::now());
+                bell.wait_timeout(state, timeout).unwrap_or_else(PoisonError::into_inner).0
+            }
+            None => bell.wait(state).unwrap_or_else(PoisonError::into_inner),
+        };
+        state.idle.retain(|idle| *idle != worker);
+        state
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -144,88 +181,118 @@ impl Queue {
 }
 
 impl State {
-    fn prune(&mut self) {
-        let before = self.waiting.len();
-        let mut bytes = 0;
-        self.waiting.retain(|(_, job)| {
-            let Some(reason) = job.stop.reason() else {
-                bytes += job.bytes();
-                return true;
-            };
-            let failure = Failure::from(reason);
-            job.span.in_scope(|| tracing::info!(outcome = failure.reason(), "edit left the queue"));
-            job.reporter.finish(Err(failure));
-            false
-        });
-        self.bytes = bytes;
-        if self.waiting.len() < before {
+    fn put_back(
+        &mut self,
+        working: Working<Run>,
+        outcome: Result<Option<Finished>, Failure>,
+    ) -> Option<Over> {
+        let (outcome, rest) = match outcome {
+            Ok(None) => {
+                let need = working.item.need();
+                self.schedule.put_back(working, need, Instant::now());
+                return None;
+            }
+            Ok(Some(finished)) => (Ok(finished), Some(working.item.rest)),
+            Err(failure) => (Err(failure), None),
+        };
+        Some((self.schedule.finished(working, rest), outcome))
+    }
+
+    /// Takes out edits whose stop signal was given.
+    fn remove_unwanted(&mut self) -> Vec<Over> {
+        let (waited, begun) = self.schedule.remove_if(|run| run.job.stop.reason().is_some());
+        if !waited.is_empty() {
             self.report_positions();
         }
+        let over = |run: Run| {
+            let reason = run.job.stop.reason()?;
+            Some((run, Err(reason.into())))
+        };
+        waited.into_iter().chain(begun).filter_map(over).collect()
     }
 
     fn report_positions(&self) {
-        for (ahead, (_, job)) in self.waiting.iter().enumerate() {
-            job.reporter.report(Progress::Queued(ahead));
+        for (ahead, run) in self.schedule.waiting().enumerate() {
+            if run.position.replace(Some(ahead)) != Some(ahead) {
+                run.job.reporter.report(Progress::Queued(ahead));
+            }
         }
     }
 }
 
+fn end(over: Vec<Over>) {
+    over.into_iter().for_each(|(run, outcome)| conclude(run, outcome));
+}
+
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Order, order};
+    use super::super::testing::{Order, one_at_a_time, order};
     use super::super::{Event, StopReason};
     use super::*;
 
     fn queue(capacity: usize) -> Queue {
-        Queue::new(capacity, 1 << 20, 1)
+        Queue::new(one_at_a_time(capacity, 1 << 20))
     }
 
-    /// A queue whose only worker is busy.
-    fn busy(capacity: usize) -> Queue {
+    /// The only worker's next edit, which is at its beginning.
+    fn begun(queue: &Queue) -> Working<Run> {
+        match queue.next(0) {
+            Some(Task::Unit(working)) => working,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A queue whose only worker is busy, and what it is busy with.
+    fn busy(capacity: usize) -> (Queue, Working<Run>) {
         let queue = queue(capacity);
         queue.push(order(1).job).unwrap();
-        queue.next().unwrap();
-        queue
+        let working = begun(&queue);
+        (queue, working)
+    }
+
+    /// Ends what a worker is busy with.
+    fn over(queue: &Queue, working: Working<Run>) {
+        assert_eq!(queue.unit_done(working, Err(Failure::Lost)).len(), 1);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_full_queue_refuses_and_says_when_to_come_back() {
-        let queue = busy(2);
+        let (queue, working) = busy(2);
         let kept = [order(1), order(1)].map(|order| {
             queue.push(order.job).unwrap();
             order.events
         });
-        assert_eq!(queue.push(order(1).job), Err(Full { retry_after: UNMEASURED }));
+        let refusal = queue.push(order(1).job).unwrap_err();
+        assert!(matches!(refusal, Refusal::Full { .. }), "{refusal:?}");
         assert!(!queue.has_room());
-        queue.done(Some(Duration::from_secs(8)));
-        queue.next().unwrap();
+        over(&queue, working);
+        begun(&queue);
         queue.push(order(1).job).unwrap();
-        assert_eq!(queue.push(order(1).job), Err(Full { retry_after: Duration::from_secs(8) }));
+        assert!(queue.push(order(1).job).is_err());
+        assert_eq!(queue.counters().refused_full, 2);
         drop(kept);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_without_room_still_serves_idle_workers() {
-        let queue = queue(0);
-        queue.push(order(1).job).unwrap();
-        queue.next().unwrap();
+        let (queue, working) = busy(0);
         assert!(queue.push(order(1).job).is_err());
-        queue.done(None);
+        over(&queue, working);
         assert!(queue.push(order(1).job).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn bytes_are_bounded_too() {
-        let queue = Queue::new(10, 1000, 1);
+        let queue = Queue::new(one_at_a_time(10, 1000));
         queue.push(order(600).job).unwrap();
         assert!(queue.push(order(600).job).is_err());
-        queue.next().unwrap();
+        begun(&queue);
         assert!(queue.push(order(600).job).is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn callers_who_left_make_room_and_the_others_move_up() {
-        let queue = busy(2);
+        let (queue, _working) = busy(2);
         let Order { job, stop, .. } = order(1);
         queue.push(job).unwrap();
         let Order { job, mut events, .. } = order(1);
@@ -240,22 +307,33 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_deadline_that_passes_in_the_queue_is_told_and_the_job_skipped() {
-        let queue = busy(4);
+        let (queue, working) = busy(4);
         let Order { job, mut events, .. } = order(1).due(Duration::from_secs(5));
         queue.push(job).unwrap();
         let Order { job, .. } = order(7);
         queue.push(job).unwrap();
         tokio::time::advance(Duration::from_secs(6)).await;
-        queue.done(None);
-        assert_eq!(queue.next().unwrap().1.bytes(), 7);
+        over(&queue, working);
+        assert_eq!(begun(&queue).item.job.bytes(), 7);
         assert!(matches!(events.next().await, Some(Event::Progress(Progress::Queued(0)))));
         assert!(matches!(events.next().await, Some(Event::Finished(Err(Failure::DeadlineExceeded)))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_edit_at_work_that_no_worker_has_is_let_go_at_once() {
+        let (queue, working) = busy(4);
+        let stop = working.item.job.stop.clone();
+        assert!(queue.unit_done(working, Ok(None)).is_empty());
+        assert_eq!(queue.load(), (0, 1));
+        stop.set(StopReason::Abandoned);
+        queue.prune();
+        assert_eq!(queue.load(), (0, 0));
     }
 
     #[test]
     fn a_closed_queue_ends_its_workers() {
         let queue = queue(1);
         queue.close();
-        assert!(queue.next().is_none());
+        assert!(queue.next(0).is_none());
     }
 }

@@ -1,6 +1,7 @@
 //! Why and whether a request's work is to stop.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -44,6 +45,11 @@ impl Stop {
         given.or_else(|| self.late().then_some(StopReason::DeadlineExceeded))
     }
 
+    /// The time until the deadline, if there is one.
+    pub fn remaining(&self) -> Option<Duration> {
+        self.0.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
     fn late(&self) -> bool {
         self.0.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
@@ -51,8 +57,6 @@ impl Stop {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Orders and scripted models for tests.
 
+use std::any::Any;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -10,14 +11,16 @@ use image::RgbImage;
 use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::picture::{DecodeOptions, Format, encode};
-use smartedit_core::pipeline::{EditError, EditOptions, EditOutput, EditRequest, Progress};
-use smartedit_core::stage::StageKind;
+use smartedit_core::pipeline::{EditError, EditOptions, EditOutput, EditRequest, NextStep, Progress};
+use smartedit_core::stage::{StageError, StageKind};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::deployment::PlacedStage;
 
-use super::{Editing, Editor, Events, Job, Output, Requests, Stop, Task, channel};
+use super::{
+    Account, Editing, Editor, Events, Job, Output, Priority, Requests, Rules, StepsDone, Stop, Task, channel,
+};
 
 /// A job and what its caller holds.
 pub(crate) struct Order {
@@ -41,6 +44,19 @@ pub(crate) fn picture() -> Bytes {
     encode(&RgbImage::new(16, 8), Format::Png, None).unwrap().into()
 }
 
+/// Rules of one worker that does one edit at a time, with so many and so many bytes of them waiting.
+pub(crate) fn one_at_a_time(max_queue: usize, max_queue_bytes: usize) -> Rules {
+    Rules {
+        max_queue,
+        max_queue_bytes,
+        concurrency: 1,
+        max_batch: 1,
+        max_batch_pixels: usize::MAX,
+        max_wait: Duration::ZERO,
+        workers: 1,
+    }
+}
+
 fn order_of(image: Bytes) -> Order {
     let (reporter, events) = channel();
     let stop = Stop::new(None);
@@ -56,6 +72,7 @@ fn order_of(image: Bytes) -> Order {
     let job = Job {
         id: "test".to_owned(),
         task,
+        account: Account { caller: "test".into(), priority: Priority::default(), steps: 4, pixels: 128 },
         arrival: Instant::now(),
         stop: stop.clone(),
         reporter,
@@ -81,6 +98,8 @@ pub(crate) enum Act {
     Report(Progress),
     /// Panics.
     Panic,
+    /// Panics in the place of a denoising step that could have been shared.
+    PanicAtStep,
 }
 
 /// So many steps of denoising, then the picture.
@@ -153,9 +172,14 @@ impl Leash {
 }
 
 impl Scripted {
+    fn new(scripts: Vec<Vec<Act>>, gate: Option<Gate>) -> Self {
+        let (config, latents, scripts) = (config(), latents(), Mutex::new(scripts));
+        Self { config, latents, scripts, gate }
+    }
+
     /// A model with these scripts.
     pub(crate) fn of(scripts: Vec<Vec<Act>>) -> Arc<dyn Editor> {
-        Arc::new(Self { config: config(), latents: latents(), scripts: Mutex::new(scripts), gate: None })
+        Arc::new(Self::new(scripts, None))
     }
 
     /// The same, one unit of work at a time.
@@ -163,10 +187,8 @@ impl Scripted {
         let (reached, observe) = mpsc::channel(64);
         let (go, wait) = sync_channel(64);
         let gate = Gate { reached, go: Mutex::new(wait) };
-        let editor =
-            Self { config: config(), latents: latents(), scripts: Mutex::new(scripts), gate: Some(gate) };
         (
-            Arc::new(editor),
+            Arc::new(Self::new(scripts, Some(gate))),
             Leash { reached: tokio::sync::Mutex::new(observe), go, units: AtomicUsize::new(0) },
         )
     }
@@ -213,6 +235,21 @@ impl Editor for Scripted {
         drop(scripts);
         Ok(Box::new(Play { editor: self, acts: script.into_iter() }))
     }
+
+    /// Fails as a whole if one of the edits would panic.
+    fn step_together(&self, edits: &mut [&mut dyn Editing]) -> Result<StepsDone, StageError> {
+        let mut plays: Vec<&mut Play> = edits
+            .iter_mut()
+            .map(|edit| {
+                let edit: &mut dyn Any = *edit;
+                edit.downcast_mut().expect("all edits are scripted")
+            })
+            .collect();
+        if plays.iter().any(|play| matches!(play.acts.as_slice().first(), Some(Act::PanicAtStep))) {
+            return Err(StageError::Foreign { stage: StageKind::Denoiser });
+        }
+        Ok(plays.iter_mut().map(|play| play.advance()).collect())
+    }
 }
 
 struct Play {
@@ -228,7 +265,16 @@ impl Editing for Play {
         }
         match self.acts.next().expect("nothing comes after the end") {
             Act::Report(progress) => Ok(progress),
-            Act::Panic => panic!("as the script says"),
+            Act::Panic | Act::PanicAtStep => panic!("as the script says"),
+        }
+    }
+
+    fn next_step(&self) -> Option<NextStep> {
+        match self.acts.as_slice().first()? {
+            Act::Report(Progress::Step { .. }) | Act::PanicAtStep => {
+                Some(NextStep { size: (1, 2), shareable: true })
+            }
+            _ => None,
         }
     }
 

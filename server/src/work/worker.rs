@@ -3,30 +3,76 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::perform::perform;
-use super::{Editor, Finished, Job, Queue};
+use super::conclude::conclude;
+use super::run::Run;
+use super::schedule::{Task, Working};
+use super::{Editing, Editor, Finished, Queue};
 use crate::failure::Failure;
 
-/// Does the jobs of a queue, one after the other, until the queue is closed. A job that panics fails alone.
-pub fn work(editor: &Arc<dyn Editor>, queue: &Queue) {
-    while let Some((queued, job)) = queue.next() {
+/// What a unit of work has made of an edit: its end, or nothing yet.
+type Outcome = Result<Option<Finished>, Failure>;
+
+/// Does units of work of a queue's edits until the queue is closed. `worker` is its number among the queue's.
+///
+/// An edit that panics fails alone.
+pub fn work(editor: &Arc<dyn Editor>, queue: &Queue, worker: usize) {
+    while let Some(task) = queue.next(worker) {
         let started = Instant::now();
-        let outcome = job.span.in_scope(|| attempt(editor, &job, queued));
-        queue.done(outcome.is_ok().then(|| started.elapsed()));
-        job.reporter.finish(outcome);
+        let over = match task {
+            Task::Unit(mut working) => {
+                let run = &mut working.item;
+                let outcome = attempt(run, |run| run.advance(editor));
+                run.rest += started.elapsed();
+                queue.unit_done(working, outcome)
+            }
+            Task::Run { size, mut edits } => {
+                let (outcomes, as_one) = steps(editor, &mut edits);
+                let took = (as_one && outcomes.iter().all(Result::is_ok)).then(|| started.elapsed());
+                queue.run_done(size, edits, outcomes, took)
+            }
+        };
+        for (run, outcome) in over {
+            conclude(run, outcome);
+        }
     }
 }
 
-fn attempt(editor: &Arc<dyn Editor>, job: &Job, queued: Duration) -> Result<Finished, Failure> {
-    // Nothing of a job outlives it but what it shares immutably: the model and the queue.
-    let outcome = catch_unwind(AssertUnwindSafe(|| perform(editor, job, queued)))
-        .unwrap_or_else(|panic| Err(Failure::Panicked(words(panic.as_ref()))));
-    log(job, queued, &outcome);
-    outcome
+/// Does something of an edit in its span. A panic is a failure of the edit.
+fn attempt(run: &mut Run, unit: impl FnOnce(&mut Run) -> Outcome) -> Outcome {
+    let span = run.job.span.clone();
+    // Nothing of a run outlives its failure but what it shares immutably: the model and the queue.
+    let unit = AssertUnwindSafe(|| span.in_scope(|| unit(run)));
+    catch_unwind(unit).unwrap_or_else(|panic| Err(Failure::Panicked(words(panic.as_ref()))))
+}
+
+/// Does a denoising step of each edit, and tells whether in one run. Where that fails as a whole, each edit does its
+/// step by itself, so that only those at fault fail.
+fn steps(editor: &Arc<dyn Editor>, edits: &mut [Working<Run>]) -> (Vec<Outcome>, bool) {
+    let count = edits.len();
+    let alone = |working: &mut Working<Run>| attempt(&mut working.item, |run| run.advance(editor));
+    let mut sharing: Vec<&mut dyn Editing> =
+        edits.iter_mut().filter_map(|working| working.item.share(count)).collect();
+    if count < 2 {
+        return (edits.iter_mut().map(alone).collect(), true);
+    }
+    // A step that a panic interrupts is not done; what it shares with others is not changed.
+    let together = AssertUnwindSafe(|| editor.step_together(&mut sharing));
+    let reason = match catch_unwind(together) {
+        Ok(Ok(done)) if done.len() == count => {
+            let take = |(working, progress): (&mut Working<Run>, _)| {
+                attempt(&mut working.item, |run| run.take(editor.as_ref(), progress))
+            };
+            return (edits.iter_mut().zip(done).map(take).collect(), true);
+        }
+        Ok(Ok(done)) => format!("it told of {} edits", done.len()),
+        Ok(Err(error)) => error.to_string(),
+        Err(panic) => words(panic.as_ref()),
+    };
+    tracing::warn!(edits = count, reason, "a run of several edits failed; each goes on by itself");
+    (edits.iter_mut().map(alone).collect(), false)
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -34,52 +80,29 @@ fn words(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-fn log(job: &Job, queued: Duration, outcome: &Result<Finished, Failure>) {
-    let ms = |duration: Duration| duration.as_millis() as u64;
-    let (total_ms, queued_ms) = (ms(job.arrival.elapsed()), ms(queued));
-    match outcome {
-        Ok(finished) => {
-            let timings = &finished.timings;
-            let stages: Vec<_> =
-                timings.stages.iter().map(|time| format!("{}={}", time.stage, ms(time.duration))).collect();
-            let cached: Vec<_> =
-                timings.stages.iter().filter(|time| time.cached).map(|time| time.stage.name()).collect();
-            tracing::info!(
-                outcome = "OK",
-                total_ms,
-                queued_ms,
-                stages_ms = stages.join(" "),
-                cached = cached.join(" "),
-                width = finished.width,
-                height = finished.height,
-                bytes = finished.image.len(),
-                "edit finished"
-            );
-        }
-        Err(failure) if failure.is_internal() => {
-            let error: &dyn std::error::Error = failure;
-            tracing::error!(outcome = failure.reason(), total_ms, queued_ms, error, "edit failed");
-        }
-        Err(failure) => tracing::info!(outcome = failure.reason(), total_ms, queued_ms, "edit ended"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Act, Leash, Order, Scripted, order, picture_order, steps};
-    use super::super::{Event, Events, Progress, StopReason};
+    use std::time::Duration;
+
+    use super::super::testing::{Act, Leash, Order, Scripted, one_at_a_time, order, picture_order, steps};
+    use super::super::{Counters, Event, Events, Progress, Rules, StopReason};
     use super::*;
 
     /// A worker of a queue; it ends when the queue is dropped.
     struct Desk(Arc<Queue>);
 
     impl Desk {
+        /// One edit at a time.
         fn open(editor: Arc<dyn Editor>) -> Self {
-            let queue = Arc::new(Queue::new(8, 1 << 20, 1));
+            Self::with_rules(editor, one_at_a_time(8, 1 << 20))
+        }
+
+        fn with_rules(editor: Arc<dyn Editor>, rules: Rules) -> Self {
+            let queue = Arc::new(Queue::new(rules));
             let (served, runtime) = (queue.clone(), tokio::runtime::Handle::current());
             let body = move || {
                 let _runtime = runtime.enter();
-                work(&editor, &served);
+                work(&editor, &served, 0);
             };
             std::thread::Builder::new().spawn(body).unwrap();
             Self(queue)
@@ -195,5 +218,43 @@ mod tests {
         desk.0.push(second.job).unwrap();
         assert!(matches!(end(&mut first.events).await, Err(Failure::Picture(_))));
         assert!(end(&mut second.events).await.is_ok());
+    }
+
+    /// A desk at which edits share runs, and the edits that were put on it before it opened.
+    async fn crowd(scripts: Vec<Vec<Act>>) -> (Vec<Result<Box<Finished>, Failure>>, Counters) {
+        let mut orders: Vec<Order> = scripts.iter().map(|_| picture_order()).collect();
+        let rules = Rules { concurrency: 8, max_batch: 8, ..one_at_a_time(8, 1 << 20) };
+        let (editor, leash) = Scripted::on_leash(scripts);
+        let desk = Desk::with_rules(editor, rules);
+        let mut events = Vec::new();
+        for order in orders.drain(..) {
+            desk.0.push(order.job).unwrap();
+            events.push(order.events);
+        }
+        drop(leash);
+        let mut outcomes = Vec::new();
+        for events in &mut events {
+            outcomes.push(end(events).await);
+        }
+        (outcomes, desk.0.counters())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn steps_of_several_edits_share_runs() {
+        let (outcomes, counters) = crowd(vec![steps(20), steps(20), steps(20)]).await;
+        assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+        let steps: u64 = counters.runs.iter().map(|(edits, runs)| *edits as u64 * runs).sum();
+        assert_eq!(steps, 60);
+        assert!(counters.runs.get(&3).is_some_and(|runs| *runs > 0), "{counters:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_that_fails_as_a_whole_fails_only_those_at_fault() {
+        let mut faulty = steps(20);
+        faulty.insert(15, Act::PanicAtStep);
+        let (outcomes, _) = crowd(vec![steps(20), faulty, steps(20)]).await;
+        let failed: Vec<bool> = outcomes.iter().map(Result::is_err).collect();
+        assert_eq!(failed, [false, true, false]);
+        assert!(matches!(outcomes[1], Err(Failure::Panicked(_))), "{outcomes:?}");
     }
 }

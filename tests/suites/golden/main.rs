@@ -12,4 +12,6 @@ mod metrics;
 mod programs;
 mod replay;
 mod reuse;
+mod roads;
+mod together;
 mod variants;

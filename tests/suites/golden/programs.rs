@@ -3,7 +3,7 @@
 //! The program is the network itself, begun anew with every call, so an edit must come out as if there were none.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use smartedit_core::engine::{EngineError, Result};
@@ -24,6 +24,7 @@ smartedit_tests::matrix!(row: an_edit_with_programs);
 struct Anew {
     stage: Arc<dyn Stage>,
     inputs: Vec<Input>,
+    batches: bool,
 }
 
 /// What the program calls an input or output of the stage.
@@ -38,6 +39,10 @@ impl Runner for Anew {
 
     fn outputs(&self) -> Option<&[String]> {
         None
+    }
+
+    fn batches(&self) -> bool {
+        self.batches
     }
 
     fn run(&self, inputs: &Tensors) -> Result<Tensors> {
@@ -55,7 +60,13 @@ impl Runner for Anew {
     }
 }
 
-fn replaced(stage: Arc<dyn Stage>, config: &NetworkConfig) -> std::result::Result<Arc<dyn Stage>, LoadError> {
+/// The stage, or, of those that keep something between calls, a program in its place, which takes any number of rows or
+/// does not say so.
+fn replaced(
+    stage: Arc<dyn Stage>,
+    config: &NetworkConfig,
+    batches: bool,
+) -> std::result::Result<Arc<dyn Stage>, LoadError> {
     let (inputs, outputs): (&[&str], &[&str]) = match stage.info().kind {
         StageKind::LanguageModel => {
             (&["input_ids", "image_features", "image_position"], &["hidden_states", "logits"])
@@ -69,17 +80,23 @@ fn replaced(stage: Arc<dyn Stage>, config: &NetworkConfig) -> std::result::Resul
         names.iter().map(|name| ((*name).to_owned(), own(name))).collect()
     };
     let program = Program { file: PathBuf::from("anew"), inputs: names(inputs), outputs: names(outputs) };
-    let inputs = inputs.iter().map(|name| Input { name: own(name), required: true }).collect();
+    let inputs =
+        inputs.iter().map(|name| Input { name: own(name), required: *name != "image_feature" }).collect();
     let info = stage.info().clone();
-    program::load(Anew { stage, inputs }, &program, config, info)
+    program::load(Anew { stage, inputs, batches }, &program, config, info)
+}
+
+/// A model with programs in the place of language model and denoiser.
+pub(crate) fn with_programs(row: &Row, directory: &Path, batches: bool) -> Arc<Model> {
+    let load_replaced = |config: &NetworkConfig, weights: &_| {
+        replaced(row.backend.load(config, weights, &row.options)?, config, batches)
+    };
+    Arc::new(Model::load(directory, load_replaced).unwrap_or_else(|e| panic!("{e}")))
 }
 
 fn an_edit_with_programs(row: &Row) {
     let directory = converted().smartedit();
-    let load_replaced =
-        |config: &_, weights: &_| replaced(row.backend.load(config, weights, &row.options)?, config);
-    let model = Model::load(&directory, load_replaced).unwrap_or_else(|e| panic!("{e}"));
-    let (found, _) = edit(&Arc::new(model));
+    let (found, _) = edit(&with_programs(row, &directory, false));
     let (expected, _) = edit(&load(row, &directory));
     assert_eq!(found.reply, expected.reply);
     let ratio = psnr(&found.image, &expected.image);

@@ -10,4 +10,5 @@ mod golden_over_grpc;
 mod program;
 mod rejections;
 mod running;
+mod scheduling;
 mod witness;

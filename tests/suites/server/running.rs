@@ -92,11 +92,12 @@ impl Drop for Running {
     }
 }
 
-/// Both models, on any free port.
+/// Both models, one edit at a time, on any free port.
 pub(crate) fn config() -> Config {
     let models = [(SMARTEDIT, converted().smartedit()), (INSTRUCT_PIX2PIX, converted().instruct_pix2pix())];
+    let alone = |model| DeploymentConfig { instances: 1, max_batch: 1, ..DeploymentConfig::new(model) };
     let deployments: BTreeMap<_, _> =
-        models.into_iter().map(|(name, model)| (name.to_owned(), DeploymentConfig::new(model))).collect();
+        models.into_iter().map(|(name, model)| (name.to_owned(), alone(model))).collect();
     Config {
         listen: SocketAddr::from(([127, 0, 0, 1], 0)),
         default_deployment: Some(SMARTEDIT.to_owned()),

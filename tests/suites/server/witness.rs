@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use image::RgbImage;
 use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
-use smartedit_core::pipeline::{EditError, EditRequest, Progress};
+use smartedit_core::pipeline::{EditError, EditRequest, NextStep, Progress};
+use smartedit_core::stage::{StageError, StageKind};
 use smartedit_server::config::{CacheConfig, DeploymentConfig};
 use smartedit_server::deployment::{EngineLoader, Loader, NotLoaded, PlacedStage};
 use smartedit_server::engines::Engines;
-use smartedit_server::work::{Editing, Editor};
+use smartedit_server::work::{Editing, Editor, StepsDone};
 use tokio::sync::watch;
 
 /// What models have done since they were loaded. Cloning shares it.
@@ -99,6 +100,10 @@ impl Editor for Watched<Arc<dyn Editor>> {
         let model = self.model.clone().edit(request)?;
         Ok(Box::new(Watched { model, witness: self.witness.clone() }))
     }
+
+    fn step_together(&self, _: &mut [&mut dyn Editing]) -> Result<StepsDone, StageError> {
+        Err(StageError::Foreign { stage: StageKind::Denoiser })
+    }
 }
 
 impl Editing for Watched<Box<dyn Editing>> {
@@ -106,6 +111,11 @@ impl Editing for Watched<Box<dyn Editing>> {
         let progress = self.model.advance()?;
         self.witness.saw(&progress);
         Ok(progress)
+    }
+
+    /// What is watched has runs of its own.
+    fn next_step(&self) -> Option<NextStep> {
+        self.model.next_step().map(|step| NextStep { shareable: false, ..step })
     }
 
     fn latents(&self) -> Option<&Array4<f32>> {

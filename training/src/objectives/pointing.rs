@@ -146,8 +146,8 @@ impl Condition {
         }
         if let Some(bim) = BimAttention::of(&self.attentions) {
             let (gate, look) = (bim.gate(&wanted.patches), bim.look(&wanted.patches));
-            total = total + &gate * stage.weight("gate") + look * stage.weight("attention");
-            parts.push(("gate", gate));
+            total = total + &gate * stage.weight("gate") + &look * stage.weight("attention");
+            parts.extend([("gate", gate), ("look", look)]);
         }
         Ok(Loss { total, parts })
     }

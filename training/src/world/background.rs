@@ -143,7 +143,7 @@ struct Noise {
 
 impl Noise {
     fn sample(rng: &mut Rng, cells: usize) -> Self {
-        let values = (0..(cells + 1) * (cells + 1)).map(|_| 4.0 * (rng.f32() - 0.5)).collect();
+        let values = (0..(cells + 1) * (cells + 1)).map(|_| 3.0 * (rng.f32() - 0.5)).collect();
         Self { cells, values }
     }
 

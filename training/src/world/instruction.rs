@@ -39,6 +39,8 @@ const REPLACE: Templates = Templates {
         "The {o} should be {n}",
         "Could you change the {o} to {n}?",
         "Can you replace the {o} with {n}?",
+        "Can you swap the {o} for {n}?",
+        "Could you put {n} in place of the {o}?",
     ],
     held_out: &[
         "Please swap the {o} with {n}",
@@ -63,6 +65,9 @@ const REMOVE: Templates = Templates {
         "I want the {o} to be removed",
         "Could you remove the {o}?",
         "Can you delete the {o}?",
+        "Please erase the {o}",
+        "Please get rid of the {o}",
+        "Can you take the {o} away?",
     ],
     held_out: &[
         "Please make the {o} disappear",

@@ -6,13 +6,15 @@
 //! the random number generator that is passed in.
 
 mod background;
+mod benchmark;
 mod caption;
 mod class;
 mod corpus;
-mod directory;
 mod edit;
+mod examples;
 mod held_out;
 mod instruction;
+mod output;
 mod phrases;
 mod question;
 mod reference;
@@ -22,13 +24,16 @@ mod scene;
 mod segmentation;
 mod sheet;
 mod sprite;
+#[cfg(test)]
+mod tests;
 
 pub use background::Background;
+pub use benchmark::{Benchmark, write_benchmark};
 pub use caption::caption;
 pub use class::{Class, Kind};
 pub use corpus::corpus;
-pub use directory::WriteError;
 pub use edit::{Edit, outcome, sample_edit, sample_new};
+pub use examples::{Example, examples, write_examples};
 pub use held_out::Split;
 pub use instruction::{Instruction, instruct};
 pub use question::question;

@@ -218,7 +218,7 @@ const PHRASES: &[Phrases] = &[
             "object that shows what time it is",
             "thing with two hands and numbers",
         ],
-        held_out: &["thing that can show the time", "object that rings and wakes people up"],
+        held_out: &["thing that can tell the hours", "object that rings and wakes people up"],
     },
     Phrases {
         noun: "cake",

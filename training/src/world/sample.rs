@@ -60,7 +60,7 @@ fn draft(rng: &mut Rng, scenario: Scenario) -> Option<Scene> {
             classes
         }
         Scenario::MultipleObjects => (0..rng.usize(3..=4)).map(|_| any(rng)).collect(),
-        Scenario::Reasoning => (0..rng.usize(1..=3)).map(|_| any(rng)).collect(),
+        Scenario::Reasoning => (0..rng.usize(2..=4)).map(|_| any(rng)).collect(),
         Scenario::Plain => (0..rng.usize(1..=2)).map(|_| any(rng)).collect(),
     };
     let sizes = sizes(rng, classes.len());

@@ -6,8 +6,10 @@ use fastrand::Rng;
 use image::imageops::{self, FilterType};
 use image::{Rgb, RgbImage};
 
-use crate::world::directory::NewDirectory;
-use crate::world::{Edit, SIZE, Scenario, Split, WriteError, sample_edit};
+use smartedit_core::directory::WriteError;
+
+use crate::world::output::Output;
+use crate::world::{Edit, SIZE, Scenario, Split, sample_edit};
 
 const COLUMNS: usize = 8;
 const SCALE: usize = 2;
@@ -41,13 +43,13 @@ pub fn write_sample(path: &Path, count: usize, seed: u64) -> Result<(), WriteErr
     let scenarios = Scenario::ALL.into_iter().cycle().take(count);
     let edits: Vec<Edit> =
         scenarios.map(|one| sample_edit(&mut rng, Some(one), Split::Train, Split::Train)).collect();
-    let directory = NewDirectory::begin(path)?;
-    directory.write_picture("sheet.png", sheet(&edits))?;
+    let directory = Output::create(path)?;
+    directory.write_png("sheet.png", &sheet(&edits))?;
     let mut lines = String::new();
     for (index, edit) in edits.iter().enumerate() {
         let number = index + 1;
-        directory.write_picture(format!("{number:04}.png"), edit.scene.render())?;
-        directory.write_picture(format!("{number:04}_target.png"), edit.target().render())?;
+        directory.write_png(&format!("{number:04}.png"), &edit.scene.render())?;
+        directory.write_png(&format!("{number:04}_target.png"), &edit.target().render())?;
         lines += &format!("{number:04} {}: {}\n", edit.scenario.key(), edit.instruction);
     }
     directory.write("instructions.txt", lines.as_bytes())?;

@@ -61,6 +61,7 @@ from smartedit.options import (
     ExifOrientation,
     ImageTokens,
     OutputFormat,
+    Priority,
     ResizeMode,
     Scheduler,
 )
@@ -102,6 +103,7 @@ __all__ = [
     "Pipeline",
     "PixelDifference",
     "Preview",
+    "Priority",
     "Progress",
     "Queued",
     "Reply",

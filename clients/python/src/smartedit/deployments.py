@@ -118,6 +118,8 @@ class Deployment:
     """What a request may ask for."""
     templates: int
     """Prompt templates to choose from."""
+    max_batch: int
+    """Edits that share a run of the denoiser, at most; 0 unless ready."""
 
 
 def deployment_from(message: deployment_pb2.Deployment) -> Deployment:
@@ -140,6 +142,7 @@ def deployment_from(message: deployment_pb2.Deployment) -> Deployment:
             **{field: getattr(message.limits, field) for field in EditLimits.__dataclass_fields__}
         ),
         templates=message.templates,
+        max_batch=message.max_batch,
     )
 
 

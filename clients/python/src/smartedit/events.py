@@ -102,7 +102,7 @@ class Timings:
     total: float
     """From the request's arrival to the encoded result."""
     queued: float
-    """Waiting for a worker."""
+    """Waiting to be begun."""
     image_decoding: float
     """Decoding the source file."""
     stages: Mapping[str, float]
@@ -111,6 +111,8 @@ class Timings:
     """Encoding the edited picture."""
     cached: frozenset[str]
     """The stages whose result was kept from an earlier request, so that they have not run."""
+    mean_batch: float
+    """Edits that shared its runs of the denoiser, itself included, in the mean over its steps."""
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,7 @@ def result_from(message: edit_pb2.EditResult) -> Result:
             stages={stage_name(timing.stage): _seconds(timing.duration) for timing in timings.stages},
             image_encoding=_seconds(timings.image_encoding),
             cached=frozenset(stage_name(timing.stage) for timing in timings.stages if timing.cached),
+            mean_batch=timings.mean_batch,
         ),
         request_id=message.request_id,
     )

@@ -15,6 +15,7 @@ ImageTokens: TypeAlias = Literal["forced", "free"]
 OutputFormat: TypeAlias = Literal["png", "jpeg", "webp"]
 ExifOrientation: TypeAlias = Literal["apply", "ignore"]
 AlphaMode: TypeAlias = Literal["white", "drop"]
+Priority: TypeAlias = Literal["interactive", "batch"]
 
 
 class Array(Protocol):
@@ -71,6 +72,10 @@ class EditOptions(TypedDict, total=False):
     """Whether control tokens spelled out in the instruction act as such. Default: no."""
     no_cache: bool | None
     """Whether every stage is computed, though its result be kept from an earlier request. Default: no."""
+    priority: Priority | None
+    """How urgent the edit is; a `batch` is done with what `interactive` edits leave. Default: `interactive`."""
+    caller: str | None
+    """On whose account the edit is made; callers have equal shares. Default: the host that it comes from."""
     initial_latents: Array | None
     """Noise of unit variance to start from, `[1, 4, height / 8, width / 8]`, instead of the seed's."""
     step_noise: Sequence[Array] | None
@@ -85,6 +90,7 @@ _ENUMS: Mapping[str, EnumTypeWrapper] = {
     "output_format": edit_pb2.OutputFormat,
     "exif_orientation": edit_pb2.ExifOrientation,
     "alpha_mode": edit_pb2.AlphaMode,
+    "priority": edit_pb2.Priority,
 }
 
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::directory::WriteError;
 use crate::model::checkpoint::CheckpointError;
-use crate::model::writer::WriteError;
 use crate::stage::StageKind;
 
 /// What a conversion wrote.

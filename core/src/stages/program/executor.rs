@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use ndarray::{Axis, Slice};
+use ndarray::{Axis, Slice, concatenate};
 
 use super::shapes::shapes;
 use super::{Runner, inputs, outputs};
@@ -90,6 +90,16 @@ impl<R: Runner> Executor for ProgramExecutor<R> {
             HostTensor::F32(array) => array.slice_axis(Axis(axis), range).to_owned().into(),
             HostTensor::I64(array) => array.slice_axis(Axis(axis), range).to_owned().into(),
         })
+    }
+
+    fn join(&self, values: &[&HostTensor]) -> Result<HostTensor> {
+        let failed = |message: &dyn std::fmt::Display| EngineError::new("join", message);
+        let floats = values.iter().map(|value| match value {
+            HostTensor::F32(array) => Ok(array.view()),
+            HostTensor::I64(_) => Err(failed(&"floats are needed")),
+        });
+        let floats: Vec<_> = floats.collect::<Result<_>>()?;
+        concatenate(Axis(0), &floats).map(HostTensor::from).map_err(|e| failed(&e))
     }
 
     /// Whatever the function, it is all that the program does.

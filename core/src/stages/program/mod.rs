@@ -2,24 +2,24 @@
 //!
 //! A program is one pure function: it keeps nothing between calls. What calls of a stage build on is therefore kept by
 //! the session and handed over every time: a denoiser gets the conditioning with each step, a language model
-//! everything that was fed so far, whose states and logits it gives for every position.
+//! everything that was fed so far, whose states and logits it gives for every position. Where requests share a run of a
+//! denoiser, every row of its inputs belongs to one of them.
 //!
 //! | program of | inputs | outputs |
 //! | --- | --- | --- |
 //! | language model | `input_ids [1, n]`, `image_features [1, p, e]`, `image_position [1]` | `hidden_states [1, n + p, h]`, `logits [1, n + p, v]` |
-//! | denoiser | `sample [b, 8, h, w]`, `timestep [b]`, `prompt_embeds [b, q, c]`, `image_feature [1, c0, g, g]` if the model has one | `noise_prediction [b, 4, h, w]` |
+//! | denoiser | `sample [b, 8, h, w]`, `timestep [b]`, `prompt_embeds [b, q, c]`, `image_feature [1 or b, c0, g, g]` if the model has one | `noise_prediction [b, 4, h, w]` |
 //! | another stage | as in the table of [`crate::stage`] | as there |
 
-mod denoiser;
 mod executor;
 mod language_model;
 mod shapes;
 
 use std::sync::Arc;
 
-use self::denoiser::Denoise;
 use self::executor::ProgramExecutor;
 use self::language_model::Recompute;
+use super::denoiser::Denoise;
 use super::placed;
 use super::signature::{Signature, stateless};
 use super::whole::Whole;
@@ -35,6 +35,12 @@ pub trait Runner: Send + Sync + 'static {
 
     /// The names of what it gives; `None` if its format does not say.
     fn outputs(&self) -> Option<&[String]>;
+
+    /// Whether the first dimension of every input may have any size, so that requests can share a run. A format that
+    /// does not say does not promise it.
+    fn batches(&self) -> bool {
+        false
+    }
 
     /// Runs the program once.
     fn run(&self, inputs: &Tensors) -> Result<Tensors>;
@@ -67,11 +73,12 @@ pub fn load(
     config: &NetworkConfig,
     info: StageInfo,
 ) -> std::result::Result<Arc<dyn Stage>, LoadError> {
+    let batches = runner.batches();
     let executor = ProgramExecutor::new(runner, program, config)
         .map_err(|message| program.unfit(config.kind(), message))?;
     Ok(match config {
         NetworkConfig::LanguageModel(config) => placed(executor, Recompute::new(config), info),
-        NetworkConfig::Denoiser(config) => placed(executor, Denoise::new(config), info),
+        NetworkConfig::Denoiser(config) => placed(executor, Denoise::program(config, batches), info),
         _ => placed(executor, Whole(whole(config)), info),
     })
 }

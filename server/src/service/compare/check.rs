@@ -10,7 +10,7 @@ use super::Comparison;
 use crate::failure::{Failure, Violations};
 use crate::service::edit::{Order, Prepared};
 use crate::service::{Arrival, Service};
-use crate::work::Stop;
+use crate::work::{Caller, Stop};
 
 /// The difference at which latents part where a request does not say.
 const LATENT_THRESHOLD: f32 = 0.01;
@@ -24,6 +24,7 @@ impl Service {
         &self,
         request: v1::CompareRequest,
         arrival: Arrival,
+        peer: &Caller,
         request_id: &str,
     ) -> Result<Comparison, Failure> {
         if !self.is_accepting() {
@@ -36,7 +37,7 @@ impl Service {
         let seed = *options.seed.get_or_insert_with(|| fastrand::u32(..).into());
         let prepare = |deployment| {
             let (image, instruction, options) = (image.clone(), instruction.clone(), options.clone());
-            self.prepare(Order { image, instruction, deployment, options })
+            self.prepare(Order { image, instruction, deployment, options, peer: peer.clone() })
         };
         let edits = deployments.into_iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
         let memory = self.reserve(&edits)?;

@@ -17,6 +17,7 @@ fn order(options: v1::EditOptions) -> Order {
         instruction: "Make it blue".to_owned(),
         deployment: String::new(),
         options,
+        peer: "host ::1".into(),
     }
 }
 
@@ -64,6 +65,28 @@ fn defaults_are_valid() {
 }
 
 #[test]
+fn an_edit_is_on_the_account_of_its_host_unless_it_names_a_caller() {
+    let account = |options| check(order(options), &limits(), &testing::config()).unwrap().account;
+    let plain = account(v1::EditOptions::default());
+    let expected = Account {
+        caller: "host ::1".into(),
+        priority: Priority::Interactive,
+        steps: testing::config().defaults.steps,
+        pixels: 64 * 40,
+    };
+    assert_eq!(plain, expected);
+    let named = v1::EditOptions {
+        caller: "host ::1".to_owned(),
+        priority: v1::Priority::Batch.into(),
+        steps: Some(7),
+        ..Default::default()
+    };
+    let named = account(named);
+    assert_ne!(named.caller, plain.caller, "no name is a host");
+    assert_eq!((named.priority, named.steps), (Priority::Batch, 7));
+}
+
+#[test]
 fn a_seed_is_chosen_where_none_is_given() {
     let seed = |seed| {
         let options = v1::EditOptions { seed, ..Default::default() };
@@ -90,6 +113,8 @@ fn single_values() {
         ),
         (v1::EditOptions { temperature: Some(-1.0), ..Default::default() }, "options.temperature"),
         (v1::EditOptions { scheduler: 77, ..Default::default() }, "options.scheduler"),
+        (v1::EditOptions { priority: 77, ..Default::default() }, "options.priority"),
+        (v1::EditOptions { caller: "x".repeat(129), ..Default::default() }, "options.caller"),
         (v1::EditOptions { output_format: 77, ..Default::default() }, "options.output_format"),
         (v1::EditOptions { resize_mode: -1, ..Default::default() }, "options.resize_mode"),
         (v1::EditOptions { image_tokens: 77, ..Default::default() }, "options.image_tokens"),

@@ -8,6 +8,7 @@ use crate::failure::{Failure, Violations};
 use crate::service::Order;
 use crate::status::status;
 use crate::web::error::Refused;
+use crate::work::Caller;
 
 /// Edits that one request may ask for.
 const MAX_EDITS: u64 = 10;
@@ -33,7 +34,7 @@ impl Form {
     }
 
     /// The edits asked for, each with a seed of its own.
-    pub(super) fn orders(self) -> impl Iterator<Item = Order> {
+    pub(super) fn orders(self, peer: Caller) -> impl Iterator<Item = Order> {
         let Self { image, prompt, model, edits, options } = self;
         let first = options.seed.unwrap_or_else(|| fastrand::u32(..).into());
         (0..edits).map(move |index| Order {
@@ -41,6 +42,7 @@ impl Form {
             instruction: prompt.clone(),
             deployment: model.clone(),
             options: v1::EditOptions { seed: Some(first.wrapping_add(index)), ..options.clone() },
+            peer: peer.clone(),
         })
     }
 }
@@ -186,7 +188,7 @@ mod tests {
             ("user", "somebody"),
         ])
         .unwrap();
-        let orders: Vec<_> = form.orders().collect();
+        let orders: Vec<_> = form.orders("host ::1".into()).collect();
         let seeds: Vec<_> = orders.iter().map(|order| order.options.seed).collect();
         assert_eq!(seeds, [Some(u64::MAX), Some(0)], "each has a seed of its own");
         let Order { instruction, deployment, options, .. } = &orders[0];

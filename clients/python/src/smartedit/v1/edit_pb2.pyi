@@ -32,6 +32,12 @@ class ImageTokens(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     IMAGE_TOKENS_FORCED: _ClassVar[ImageTokens]
     IMAGE_TOKENS_FREE: _ClassVar[ImageTokens]
 
+class Priority(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PRIORITY_UNSPECIFIED: _ClassVar[Priority]
+    PRIORITY_INTERACTIVE: _ClassVar[Priority]
+    PRIORITY_BATCH: _ClassVar[Priority]
+
 class NoiseSource(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     NOISE_SOURCE_UNSPECIFIED: _ClassVar[NoiseSource]
@@ -68,6 +74,9 @@ SCHEDULER_DDIM: Scheduler
 IMAGE_TOKENS_UNSPECIFIED: ImageTokens
 IMAGE_TOKENS_FORCED: ImageTokens
 IMAGE_TOKENS_FREE: ImageTokens
+PRIORITY_UNSPECIFIED: Priority
+PRIORITY_INTERACTIVE: Priority
+PRIORITY_BATCH: Priority
 NOISE_SOURCE_UNSPECIFIED: NoiseSource
 NOISE_SOURCE_CHACHA: NoiseSource
 NOISE_SOURCE_TORCH: NoiseSource
@@ -83,7 +92,7 @@ ALPHA_MODE_WHITE: AlphaMode
 ALPHA_MODE_DROP: AlphaMode
 
 class EditOptions(_message.Message):
-    __slots__ = ("seed", "steps", "text_guidance", "image_guidance", "resolution", "resize_mode", "scheduler", "temperature", "template", "image_tokens", "negative_prompt", "preview_interval", "output_format", "output_quality", "keep_on_disconnect", "exif_orientation", "alpha_mode", "control_tokens", "replay", "noise_source", "no_cache")
+    __slots__ = ("seed", "steps", "text_guidance", "image_guidance", "resolution", "resize_mode", "scheduler", "temperature", "template", "image_tokens", "negative_prompt", "preview_interval", "output_format", "output_quality", "keep_on_disconnect", "exif_orientation", "alpha_mode", "control_tokens", "replay", "noise_source", "no_cache", "priority", "caller")
     SEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_GUIDANCE_FIELD_NUMBER: _ClassVar[int]
@@ -105,6 +114,8 @@ class EditOptions(_message.Message):
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     NOISE_SOURCE_FIELD_NUMBER: _ClassVar[int]
     NO_CACHE_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    CALLER_FIELD_NUMBER: _ClassVar[int]
     seed: int
     steps: int
     text_guidance: float
@@ -126,7 +137,9 @@ class EditOptions(_message.Message):
     replay: Replay
     noise_source: NoiseSource
     no_cache: bool
-    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ..., temperature: _Optional[float] = ..., template: _Optional[int] = ..., image_tokens: _Optional[_Union[ImageTokens, str]] = ..., negative_prompt: _Optional[str] = ..., preview_interval: _Optional[int] = ..., output_format: _Optional[_Union[OutputFormat, str]] = ..., output_quality: _Optional[int] = ..., keep_on_disconnect: bool = ..., exif_orientation: _Optional[_Union[ExifOrientation, str]] = ..., alpha_mode: _Optional[_Union[AlphaMode, str]] = ..., control_tokens: bool = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., noise_source: _Optional[_Union[NoiseSource, str]] = ..., no_cache: bool = ...) -> None: ...
+    priority: Priority
+    caller: str
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ..., temperature: _Optional[float] = ..., template: _Optional[int] = ..., image_tokens: _Optional[_Union[ImageTokens, str]] = ..., negative_prompt: _Optional[str] = ..., preview_interval: _Optional[int] = ..., output_format: _Optional[_Union[OutputFormat, str]] = ..., output_quality: _Optional[int] = ..., keep_on_disconnect: bool = ..., exif_orientation: _Optional[_Union[ExifOrientation, str]] = ..., alpha_mode: _Optional[_Union[AlphaMode, str]] = ..., control_tokens: bool = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., noise_source: _Optional[_Union[NoiseSource, str]] = ..., no_cache: bool = ..., priority: _Optional[_Union[Priority, str]] = ..., caller: _Optional[str] = ...) -> None: ...
 
 class Resolution(_message.Message):
     __slots__ = ("width", "height")
@@ -175,18 +188,20 @@ class EditResult(_message.Message):
     def __init__(self, image: _Optional[bytes] = ..., mime_type: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., deployment: _Optional[str] = ..., reply: _Optional[str] = ..., timings: _Optional[_Union[EditTimings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
 
 class EditTimings(_message.Message):
-    __slots__ = ("total", "queued", "image_decoding", "stages", "image_encoding")
+    __slots__ = ("total", "queued", "image_decoding", "stages", "image_encoding", "mean_batch")
     TOTAL_FIELD_NUMBER: _ClassVar[int]
     QUEUED_FIELD_NUMBER: _ClassVar[int]
     IMAGE_DECODING_FIELD_NUMBER: _ClassVar[int]
     STAGES_FIELD_NUMBER: _ClassVar[int]
     IMAGE_ENCODING_FIELD_NUMBER: _ClassVar[int]
+    MEAN_BATCH_FIELD_NUMBER: _ClassVar[int]
     total: _duration_pb2.Duration
     queued: _duration_pb2.Duration
     image_decoding: _duration_pb2.Duration
     stages: _containers.RepeatedCompositeFieldContainer[StageTiming]
     image_encoding: _duration_pb2.Duration
-    def __init__(self, total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queued: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., image_decoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., image_encoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    mean_batch: float
+    def __init__(self, total: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., queued: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., image_decoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., stages: _Optional[_Iterable[_Union[StageTiming, _Mapping]]] = ..., image_encoding: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., mean_batch: _Optional[float] = ...) -> None: ...
 
 class StageTiming(_message.Message):
     __slots__ = ("stage", "duration", "cached")
