@@ -41,6 +41,6 @@ mod tests {
     fn linux_tells_all() {
         assert!(available().is_some_and(|bytes| bytes > 0));
         assert!(resident().is_some_and(|bytes| bytes > 0));
-        assert!(peak_resident() >= resident());
+        assert!(peak_resident().is_some_and(|bytes| bytes > 0));
     }
 }

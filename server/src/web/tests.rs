@@ -165,7 +165,11 @@ async fn requests_that_cannot_be_served_say_why() {
     assert_eq!(edit("size", b"7x8").await.refused(400), ("invalid_request".into(), "size".into()));
     assert_eq!(edit("steps", b"0").await.refused(400).1, "steps");
     assert_eq!(edit("image[]", &image).await.refused(400).1, "image");
-    assert_eq!(edit("prompt", b"\xff").await.refused(400).1, "prompt");
+    assert_eq!(edit("prompt", b"x").await.refused(400).1, "prompt");
+    let latin: [(&str, &[u8]); 2] = [("image", &image), ("prompt", b"\xff")];
+    assert_eq!(site.edit(&latin).await.refused(400).1, "prompt");
+    let many: Vec<(&str, &[u8])> = vec![("user", b"x"); 100];
+    site.edit(&many).await.refused(400);
     assert_eq!(site.edit(&[("image", b"x"), ("prompt", b"x")]).await.refused(400).1, "image");
     assert_eq!(site.edit(&[("image", &image)]).await.refused(400).1, "prompt");
     assert_eq!(site.edit(&[]).await.refused(400).1, "image");

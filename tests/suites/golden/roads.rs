@@ -102,7 +102,10 @@ fn the_class_comes_by_cross_attention_and_the_place_by_the_feature(row: &Row) {
         let (switched, _) = edit("Change the left animal to a fox", only(&made, name));
         let near = distance(&switched, &wanted, [&fox, &wanted]);
         let far = distance(&switched, &fox, [&fox, &wanted]);
-        println!("{}: with the {name} of {other:?}: {near:.0} from that edit, {far:.0} from its own", row.name);
+        println!(
+            "{}: with the {name} of {other:?}: {near:.0} from that edit, {far:.0} from its own",
+            row.name
+        );
         assert!(near < far / 4.0, "{}: {name} does not change the picture as {other:?} does", row.name);
     }
 }

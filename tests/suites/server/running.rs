@@ -29,6 +29,8 @@ pub(crate) struct Running {
     pub(crate) client: Client,
     /// The generated client, for requests that the typed one cannot make.
     pub(crate) raw: SmartEditServiceClient<Channel>,
+    /// Where HTTP is served.
+    pub(crate) http: SocketAddr,
     serving: JoinHandle<()>,
 }
 
@@ -53,13 +55,14 @@ impl Running {
             server.ready(&deployment).await.unwrap();
         }
         let address = server.local_addr().to_string();
+        let http = server.http_addr().unwrap();
         let serving = tokio::spawn(async move {
             server.serve().await.unwrap();
         });
         let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
         let client = Client::builder(address.clone()).retry(once).connect().await.unwrap();
         let raw = SmartEditServiceClient::connect(format!("http://{address}")).await.unwrap();
-        Self { client, raw, serving }
+        Self { client, raw, http, serving }
     }
 
     /// Makes sure that a usual edit comes out right.

@@ -1,6 +1,7 @@
 //! The form of a request.
 
 use axum::extract::multipart::{Field, Multipart};
+use axum::http::StatusCode;
 use bytes::Bytes;
 use smartedit_proto::v1;
 
@@ -12,6 +13,9 @@ use crate::work::Caller;
 
 /// Edits that one request may ask for.
 const MAX_EDITS: u64 = 10;
+
+/// Fields of a form; there are fewer names.
+const MAX_FIELDS: usize = 64;
 
 /// A request for edits of one picture.
 #[derive(Debug, Default, PartialEq)]
@@ -28,6 +32,10 @@ impl Form {
     pub(super) async fn receive(mut fields: Multipart) -> Result<Self, Refused> {
         let mut reading = Reading::default();
         while let Some(field) = fields.next_field().await? {
+            if reading.seen.len() == MAX_FIELDS {
+                let message = format!("the form has more than {MAX_FIELDS} fields");
+                return Err(Refused::form(StatusCode::BAD_REQUEST, message));
+            }
             reading.take(field).await?;
         }
         reading.finish().map_err(|failure| status(&failure, None).into())
@@ -50,37 +58,35 @@ impl Form {
 #[derive(Default)]
 struct Reading {
     form: Form,
-    has_image: bool,
-    has_prompt: bool,
+    /// Names of the fields so far.
+    seen: Vec<String>,
     violations: Violations,
 }
 
 impl Reading {
     async fn take(&mut self, field: Field<'_>) -> Result<(), Refused> {
-        let Some(name) = field.name().map(str::to_owned) else {
-            self.violations.add("form", "a field has no name");
-            return Ok(());
-        };
-        match name.as_str() {
-            "image" | "image[]" => {
-                let image = field.bytes().await?;
-                if self.has_image {
-                    self.violations.add("image", "is there several times; one picture is edited at a time");
-                }
-                (self.form.image, self.has_image) = (image, true);
-            }
-            _ => {
-                let text = field.text().await?;
-                self.text(&name, text);
+        let name = field.name().unwrap_or_default();
+        // Where a list of pictures is given, libraries say so in the name.
+        let name = name.strip_suffix("[]").unwrap_or(name).to_owned();
+        let content = field.bytes().await?;
+        if self.seen.contains(&name) {
+            self.violations.add(short(&name), "is there several times");
+        } else if name == "image" {
+            self.form.image = content;
+        } else {
+            match String::from_utf8(content.into()) {
+                Ok(text) => self.text(&name, text),
+                Err(error) => self.violations.add(short(&name), error.utf8_error()),
             }
         }
+        self.seen.push(name);
         Ok(())
     }
 
     fn text(&mut self, name: &str, text: String) {
         let (options, violations) = (&mut self.form.options, &mut self.violations);
         match name {
-            "prompt" => (self.form.prompt, self.has_prompt) = (text, true),
+            "prompt" => self.form.prompt = text,
             "model" => self.form.model = text,
             "n" => match text.parse() {
                 Ok(edits) if (1..=MAX_EDITS).contains(&edits) => self.form.edits = edits,
@@ -114,8 +120,8 @@ impl Reading {
     }
 
     fn finish(mut self) -> Result<Form, Failure> {
-        for (name, there) in [("image", self.has_image), ("prompt", self.has_prompt)] {
-            if !there {
+        for name in ["image", "prompt"] {
+            if !self.seen.iter().any(|seen| seen == name) {
                 self.violations.add(name, "is missing");
             }
         }
@@ -161,8 +167,11 @@ mod tests {
     use super::*;
 
     fn read(fields: &[(&str, &str)]) -> Result<Form, Vec<String>> {
-        let mut reading = Reading { has_image: true, ..Reading::default() };
-        fields.iter().for_each(|(name, text)| reading.text(name, (*text).to_owned()));
+        let mut reading = Reading { seen: vec!["image".to_owned()], ..Reading::default() };
+        for (name, text) in fields {
+            reading.text(name, (*text).to_owned());
+            reading.seen.push((*name).to_owned());
+        }
         match reading.finish() {
             Ok(form) => Ok(form),
             Err(Failure::Invalid(violations)) => {
