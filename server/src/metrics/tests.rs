@@ -43,7 +43,7 @@ async fn an_edit_that_goes_to_its_end() {
         (r#"smartedit_edit_queue_duration_seconds_count{deployment="default"}"#, 1.0),
         (r#"smartedit_deployment_ready{deployment="default"}"#, 1.0),
         (r#"smartedit_denoiser_run_edits_count{deployment="default"}"#, 4.0),
-        (r#"smartedit_denoiser_run_edits_bucket{deployment="default",le="1.0"}"#, 4.0),
+        (r#"smartedit_denoiser_run_edits_bucket{deployment="default",le="1"}"#, 4.0),
         (r#"smartedit_queue_bytes{deployment="default"}"#, 0.0),
         (concat!(r#"smartedit_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""}"#), 1.0),
     ] {
