@@ -46,13 +46,17 @@ impl Serve {
             return print("the configuration is valid\n");
         }
         let config = loaded.config;
-        telemetry::init(&config.log);
+        let runtime = runtime()?;
+        let traces = {
+            let _runtime = runtime.enter();
+            telemetry::init_with_traces(&config.log, &config.telemetry).map_err(CliError::failed)?
+        };
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "smartedit");
         for variable in strangers {
             tracing::warn!(variable, "is not a setting; ignored");
         }
-        let runtime = runtime()?;
         let outcome = runtime.block_on(serve(config, engines));
+        drop(traces);
         // A worker in the middle of a long step must not hold up the end.
         runtime.shutdown_background();
         outcome

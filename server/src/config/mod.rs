@@ -5,6 +5,7 @@ mod http;
 mod load;
 mod origin;
 mod placement;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ pub use http::{ANY_ORIGIN, HttpConfig};
 pub use load::{ConfigError, Loaded, Override, load};
 pub use origin::{Origins, Problem, Problems};
 pub use placement::{Alternative, Candidate, Placement, ProviderConfig};
+pub use telemetry::TelemetryConfig;
 
 /// The deployment that a server has which is given a model directory instead of a configuration.
 pub const DEFAULT_DEPLOYMENT: &str = "default";
@@ -40,6 +42,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// How the server logs.
     pub log: Log,
+    /// Where traces go.
+    pub telemetry: TelemetryConfig,
     /// How the server stops.
     pub drain: Drain,
     /// What engines need, whatever they compute.
@@ -263,6 +267,7 @@ impl Default for Config {
             limits: Limits::default(),
             cache: CacheConfig::default(),
             log: Log::default(),
+            telemetry: TelemetryConfig::default(),
             drain: Drain::default(),
             engines: EnginesConfig::default(),
             deployments: BTreeMap::new(),

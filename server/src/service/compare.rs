@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 
 use self::measure::Measure;
 use super::edit::{About, Prepared, Ticket, next};
-use super::{Arrival, Service, messages};
+use super::{Arrival, Service, messages, trace};
 use crate::failure::Failure;
 use crate::status::status;
 use crate::work::{Caller, Event, Record, Registration, Stop};
@@ -107,8 +107,10 @@ impl Service {
         }
         edit.checked.task.record = Some(record);
         let request_id = format!("{}-{}", comparison.request_id, index + 1);
-        let span = tracing::info_span!("edit", request_id, deployment = edit.deployment.name());
-        let arrival = Arrival { at: Instant::now(), deadline: comparison.arrival.deadline };
+        let arrival = Arrival { at: Instant::now(), ..comparison.arrival };
+        let deployment = edit.deployment.name();
+        let span = tracing::info_span!("edit", request_id, deployment, trace_id = tracing::field::Empty);
+        trace::join(&span, arrival.trace);
         let stop = Stop::new(arrival.deadline);
         let registration = self.requests().register(&request_id, stop.clone());
         self.push(edit, arrival, &request_id, span, (stop, registration))

@@ -9,7 +9,7 @@ use tokio_stream::Stream;
 use tonic::{Response, Status};
 
 use super::validate::Checked;
-use super::{Arrival, Service, messages, validate};
+use super::{Arrival, Service, messages, trace, validate};
 use crate::deployment::Deployment;
 use crate::failure::Failure;
 use crate::status::status;
@@ -58,15 +58,17 @@ impl Service {
     /// Checks an order and puts it into its deployment's queue.
     pub(crate) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Status> {
         let request_id = format!("{:016x}", fastrand::u64(..));
-        let span = tracing::info_span!("edit", request_id, deployment = tracing::field::Empty);
-        let entered = span.clone().entered();
-        let submitted = self.enqueue(order, arrival, &request_id, span);
-        drop(entered);
-        submitted.map_err(|failure| {
-            self.metrics().refused(&failure);
-            tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "edit refused");
-            status(&failure, Some(&request_id))
-        })
+        let empty = tracing::field::Empty;
+        let span = tracing::info_span!("edit", request_id, deployment = empty, trace_id = empty);
+        trace::join(&span, arrival.trace);
+        let submit = || {
+            self.enqueue(order, arrival, &request_id, span.clone()).map_err(|failure| {
+                self.metrics().refused(&failure);
+                tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "edit refused");
+                status(&failure, Some(&request_id))
+            })
+        };
+        span.in_scope(submit)
     }
 
     fn enqueue(

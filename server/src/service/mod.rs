@@ -7,6 +7,7 @@ mod deadline;
 mod describe;
 mod edit;
 mod messages;
+mod trace;
 mod validate;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::work::Requests;
 pub use admission::AdmissionLayer;
 pub use deadline::{Arrival, DeadlineLayer};
 pub(crate) use edit::Order;
+pub use trace::Trace;
 
 /// The service; cloning shares its state.
 #[derive(Clone)]
