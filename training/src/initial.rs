@@ -57,7 +57,7 @@ fn positions(shape: &[i64], in_grid: bool) -> Tensor {
     let wave = |place: f64, channel: usize, channels: usize| {
         let frequency = 0.25 * 64f64.powf(-((channel / 2) as f64) / (channels as f64 / 2.0));
         let angle = TAU * place * frequency;
-        0.5 * if channel % 2 == 0 { angle.sin() } else { angle.cos() }
+        0.5 * if channel.is_multiple_of(2) { angle.sin() } else { angle.cos() }
     };
     let value = |row: usize, channel: usize| match in_grid {
         false => wave(row as f64, channel, width),

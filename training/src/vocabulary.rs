@@ -169,7 +169,8 @@ pub fn read(directory: &Path) -> Result<Option<BTreeMap<String, String>>> {
     }
     let read = |name: &&str| {
         let path = directory.join(name);
-        let content = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let content =
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         Ok(((*name).to_owned(), content))
     };
     FILES.iter().map(read).collect::<Result<_>>().map(Some)

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 use smartedit_core::model::ModelDirectory;
@@ -12,6 +13,12 @@ use smartedit_train::recipe::{Recipe, StageRecipe};
 use smartedit_train::run::Run;
 use smartedit_train::trainer::Trainer;
 use tch::Tensor;
+
+/// libtorch has one generator of random numbers for all threads: tests that draw from it do so one after the other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn recipe() -> Recipe {
     Recipe::read(Path::new("recipes/smoke.toml")).expect("the recipe is valid")
@@ -45,6 +52,7 @@ fn loss(run: &Run, stage: &StageRecipe, parameters: &Parameters) -> Tensor {
 
 #[test]
 fn the_whole_recipe_can_be_followed_and_each_objective_learns_by_its_gradients() {
+    let _alone = alone();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let run = trained(directory.path());
 
@@ -119,6 +127,7 @@ fn loss_falls(run: &Run, stage: &StageRecipe, parameters: &Parameters) {
 
 #[test]
 fn an_interrupted_run_ends_as_an_uninterrupted_one() {
+    let _alone = alone();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let run = Run::new(recipe(), directory.path().to_owned(), NonZeroUsize::MIN).expect("a run can begin");
     let stage = stage(&run, "vae");
@@ -170,9 +179,11 @@ fn what_is_wrong_with_a_recipe_is_said_all_at_once() {
 
 #[test]
 fn a_stage_whose_beginning_is_missing_says_what_to_train_first() {
+    let _alone = alone();
     let directory = tempfile::tempdir().expect("a temporary directory");
     let run = Run::new(recipe(), directory.path().to_owned(), NonZeroUsize::MIN).expect("a run can begin");
-    let message = format!("{:#}", run.train(&["drawing".to_owned()], false).expect_err("nothing is trained yet"));
+    let message =
+        format!("{:#}", run.train(&["drawing".to_owned()], false).expect_err("nothing is trained yet"));
     assert!(message.contains("stage `vae` has not been trained"), "{message}");
     let stage = stage(&run, "drawing");
     let error = Trainer::new(run.lab(), stage, directory.path(), Parameters::default(), false).err();

@@ -2,10 +2,10 @@
 
 #![allow(clippy::print_stdout, reason = "what was measured is shown")]
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use image::{Rgb, RgbImage};
+use image::RgbImage;
 use smartedit_core::engine::Precision;
 use smartedit_core::pipeline::{EditOptions, EditRequest, Model};
 use smartedit_core::stage::StageOptions;
@@ -51,14 +51,11 @@ fn golden_pack(a: &Row, b: &Row, precision: Precision) {
 
 /// The model that ships with the server, as it is served.
 fn default_model(a: &Row, b: &Row, precision: Precision) {
-    let directory: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tiny-random");
-    let image = RgbImage::from_fn(96, 64, |x, y| {
-        let square = (20..50).contains(&x) && (16..40).contains(&y);
-        Rgb([2 * x as u8, 3 * y as u8, if square { 220 } else { 40 }])
-    });
-    agree([a, b], precision, &directory, |model| {
-        let options = EditOptions { seed: 7, steps: Some(10), ..EditOptions::default() };
-        let instruction = "make the square green".to_owned();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let image = replay::example();
+    agree([a, b], precision, &root.join("models/emoji"), |model| {
+        let options = EditOptions { seed: 7, ..EditOptions::default() };
+        let instruction = "Change the left animal to a fox".to_owned();
         replay::run(model, EditRequest { image: image.clone(), instruction, options }).0.image
     });
 }

@@ -4,7 +4,9 @@
 
 use std::sync::Arc;
 
+use image::RgbImage;
 use ndarray::Array4;
+use smartedit_core::picture::{DecodeOptions, decode};
 use smartedit_core::pipeline::{EditOptions, EditOutput, EditRequest, Model, Progress, Resize};
 use smartedit_tests::golden::{Case, pack};
 
@@ -20,6 +22,12 @@ fn request(case: &Case<'_>) -> EditRequest {
         ..EditOptions::default()
     };
     EditRequest { image: case.image(), instruction: case.text("text").to_owned(), options }
+}
+
+/// The picture of an example, made for the instruction "Change the left animal to a fox".
+pub(crate) fn example() -> RgbImage {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/left-animal.png");
+    decode(&std::fs::read(path).unwrap(), &DecodeOptions::default()).unwrap()
 }
 
 /// The edited picture of the first case and the latents that it was decoded from.

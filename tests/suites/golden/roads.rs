@@ -81,7 +81,7 @@ fn the_class_comes_by_cross_attention_and_the_place_by_the_feature(row: &Row) {
         })
     });
     let model = Arc::new(model.unwrap_or_else(|e| panic!("{}: {e}", row.name)));
-    let image = image::open(root.join("examples/left-animal.png")).expect("the example is there").to_rgb8();
+    let image = replay::example();
     let edit = |instruction: &str, instead: Tensors| {
         switch.lock().unwrap_or_else(PoisonError::into_inner).instead = instead;
         let options = EditOptions { seed: 3, ..EditOptions::default() };

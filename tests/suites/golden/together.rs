@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "what helpers unwrap is part of the tests that call them")]
 
-use std::path::Path;
 use std::sync::Arc;
 
 use image::RgbImage;
@@ -106,10 +105,11 @@ fn as_alone(row: &Row, model: &Arc<Model>) {
     for (index, (image, latents)) in crowd(model, &requests).into_iter().enumerate() {
         let (alone, expected) = replay::run(model, requests[index].clone());
         let what = format!("{}: edit {index}", row.name);
-        Tolerance::Approximate.check(Precision::F32, &what, view(&latents), view(&expected));
+        // libtorch chooses its convolutions by the size of the batch; many runs of a UNet follow each other.
+        Tolerance::Loose.check(Precision::F32, &what, view(&latents), view(&expected));
         let (width, height) = (alone.image.width() as usize, alone.image.height() as usize);
         let expected = ndarray::ArrayD::from_shape_vec(vec![height, width, 3], alone.image.into_raw());
-        Identical::Nearly.check(&what, &image, expected.unwrap().view());
+        Identical::Mostly.check(&what, &image, expected.unwrap().view());
     }
 }
 
@@ -127,8 +127,10 @@ fn edits_of_a_program_that_takes_any_number_of_rows(row: &Row) {
 
 fn a_program_that_does_not_say_so_gets_every_branch_of_one_edit(row: &Row) {
     let model = with_programs(row, &converted().instruct_pix2pix(), false);
+    // Norms over the few values of smaller latents would make much of how sums are rounded.
     let unguided = |options: &mut EditOptions| {
         (options.text_guidance, options.image_guidance) = (Some(1.0), Some(1.0));
+        (options.steps, options.resize) = (Some(2), Some(Resize::Stretch { width: 128, height: 128 }));
     };
     let edit = at_first_step(&model, request(0, unguided));
     assert_eq!(edit.next_step().map(|step| step.shareable), Some(false));

@@ -92,7 +92,7 @@ impl Objective for Edit {
         )?;
         let mask = latent_mask(&objects, lab.latent_side()?);
         let diffusion = masked_square(&prediction, &noised.target, &mask, self.stage.weight("mask"));
-        loss.total = loss.total + &diffusion * self.stage.weight("diffusion");
+        loss.total += &diffusion * self.stage.weight("diffusion");
         loss.parts.insert(0, ("diffusion", diffusion));
         Ok(loss)
     }

@@ -71,7 +71,7 @@ impl Objective for Pointing {
             let model = lab.language_model(parameters)?;
             let features = features.narrow(0, count as i64, asked as i64);
             let heard = conversation.hear(&lab.machine, &model, lab.language_config()?, Some(&features))?;
-            loss.total = loss.total + &heard.loss * self.stage.weight("language");
+            loss.total += &heard.loss * self.stage.weight("language");
             loss.parts.push(("answers", heard.loss));
         }
         Ok(loss)
@@ -133,7 +133,7 @@ impl Condition {
         let last = self.heard.attentions.len().saturating_sub(2);
         let look = self.conversation.attention_loss(&self.heard.attentions[last..], &wanted.patches);
         if let Some(look) = look {
-            total = total + &look * stage.weight("attention");
+            total += &look * stage.weight("attention");
             parts.push(("attention", look));
         }
         if let Some(feature) = &self.feature {
@@ -141,12 +141,12 @@ impl Condition {
             let size = feature.size();
             let there = wanted.patches.reshape([size[0], 1, size[2], size[3]]);
             let overlap = overlap(feature, &wanted.feature, &there);
-            total = total + &error * stage.weight("feature");
+            total += &error * stage.weight("feature");
             parts.extend([("feature", error), ("overlap", overlap)]);
         }
         if let Some(bim) = BimAttention::of(&self.attentions) {
             let (gate, look) = (bim.gate(&wanted.patches), bim.look(&wanted.patches));
-            total = total + &gate * stage.weight("gate") + &look * stage.weight("attention");
+            total += &gate * stage.weight("gate") + &look * stage.weight("attention");
             parts.extend([("gate", gate), ("look", look)]);
         }
         Ok(Loss { total, parts })

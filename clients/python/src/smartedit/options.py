@@ -73,7 +73,7 @@ class EditOptions(TypedDict, total=False):
     no_cache: bool | None
     """Whether every stage is computed, though its result be kept from an earlier request. Default: no."""
     priority: Priority | None
-    """How urgent the edit is; a `batch` is done with what `interactive` edits leave. Default: `interactive`."""
+    """How urgent the edit is; a `batch` takes what `interactive` edits leave. Default: `interactive`."""
     caller: str | None
     """On whose account the edit is made; callers have equal shares. Default: the host that it comes from."""
     initial_latents: Array | None

@@ -1,6 +1,6 @@
 //! Who is worked on next: a state machine without I/O, threads or a clock of its own.
 //!
-//! Edits wait in a [fair line](line) until there is a place among those at work. Those at work need units of work: a
+//! Edits wait in a [fair line](mod@line) until there is a place among those at work. Those at work need units of work: a
 //! denoising step, or some unit of another stage. Denoising steps of latents of one size share a run of the denoiser,
 //! and who shares it is decided anew before every run. Among those at work the oldest comes first, so that an edit that
 //! was begun is soon done and makes room; interactive ones come before those of batches, but for one run in nine.
