@@ -56,7 +56,7 @@ def test_openai_edits_a_picture(api: openai.OpenAI, png: bytes) -> None:
         n=2,
         response_format="b64_json",
         output_format="jpeg",
-        size="64x64",  # type: ignore[arg-type]
+        size="64x64",
         extra_body={"steps": 1, "seed": 7},
     )
     assert edited.created > 0
