@@ -3,7 +3,7 @@
 //! - `grpc_server_*`: calls, by the names and labels that ready-made dashboards of gRPC servers expect.
 //! - `http_server_*`: HTTP requests, by OpenTelemetry's names.
 //! - `process_*`: the process, by the names of Prometheus' own client libraries.
-//! - `smartedit_*`: edits, stages, queues and what is kept; see [`edits`] and [`state`].
+//! - `smartedit_*`: edits, stages, queues and what is kept.
 //!
 //! Every label has few values: names of deployments, stages, engines, methods, codes and reasons, never a caller's words.
 
