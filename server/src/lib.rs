@@ -3,6 +3,7 @@
 //! - [`config`]: the configuration file and its overrides; [`engines`]: the engines of this build.
 //! - [`deployment`]: models under names, loaded on their own threads; [`work`]: queue, workers, events.
 //! - [`service`]: `smartedit.v1` over all of that; [`status`]: what callers are told of a [`failure`].
+//! - `web`: what is served over HTTP; [`metrics`]: what the server counts.
 //! - [`server`]: the whole, in a process of its own or inside another; [`cli`]: the `smartedit` binary.
 
 pub mod cli;
@@ -11,10 +12,12 @@ pub mod deployment;
 pub mod engines;
 pub mod failure;
 mod memory;
+pub mod metrics;
 pub mod server;
 pub mod service;
 pub mod status;
 pub mod telemetry;
+mod web;
 pub mod work;
 
 pub use config::Config;

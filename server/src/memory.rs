@@ -12,6 +12,11 @@ pub(crate) fn peak_resident() -> Option<u64> {
     field(&read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
+/// Bytes this process has resident, shared mappings included.
+pub(crate) fn resident() -> Option<u64> {
+    field(&read_to_string("/proc/self/status").ok()?, "VmRSS:")
+}
+
 /// The value of a line such as `VmHWM:   1024 kB`, in bytes.
 fn field(text: &str, name: &str) -> Option<u64> {
     let value = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -33,8 +38,9 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn linux_tells_both() {
+    fn linux_tells_all() {
         assert!(available().is_some_and(|bytes| bytes > 0));
+        assert!(resident().is_some_and(|bytes| bytes > 0));
         assert!(peak_resident().is_some_and(|bytes| bytes > 0));
     }
 }

@@ -9,15 +9,20 @@ use smartedit_proto::v1::smart_edit_service_server::SmartEditServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
+use tonic::service::Routes;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tonic_web::GrpcWebLayer;
+use tower::Layer;
 
 use crate::config::{Config, ConfigError, Loaded};
 use crate::deployment::{Deployment, Deployments, EngineLoader, Loader, State};
 use crate::engines::Engines;
 use crate::failure::Failure;
+use crate::metrics::{CallsLayer, Methods};
 use crate::service::{AdmissionLayer, DeadlineLayer, Inference, Service};
+use crate::web::{self, Web};
 use crate::work::StopReason;
 
 /// The health service's name of the server's being alive: SERVING as long as anything answers.
@@ -49,6 +54,16 @@ pub enum StartError {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// The address for HTTP cannot be had.
+    #[error(
+        "cannot listen on {address} for HTTP; choose another with http.address, or set http.enabled = false"
+    )]
+    ListenHttp {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
     /// The descriptors of the services are damaged.
     #[error("cannot describe the services")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -70,6 +85,7 @@ pub enum Ended {
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
+    web: Option<Web>,
     service: Service,
     config: Config,
     shutdown: Shutdown,
@@ -103,18 +119,29 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StartError::Listen`] if the address cannot be had.
+    /// [`StartError::Listen`] and [`StartError::ListenHttp`] if an address cannot be had.
     pub async fn bind_with(config: Config, loader: Arc<dyn Loader>) -> Result<Self, StartError> {
         let refused = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
+        let web = match config.http_address() {
+            Some(address) => {
+                Some(Web::bind(address).await.map_err(|source| StartError::ListenHttp { address, source })?)
+            }
+            None => None,
+        };
         let service = Service::new(config.clone(), Deployments::start(&config, &loader));
-        Ok(Self { listener, address, service, config, shutdown: Shutdown::default() })
+        Ok(Self { listener, address, web, service, config, shutdown: Shutdown::default() })
     }
 
     /// The address it is bound to.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The address it is bound to for HTTP, if it serves that.
+    pub fn http_addr(&self) -> Option<SocketAddr> {
+        self.web.as_ref().map(Web::local_addr)
     }
 
     /// What makes it shut down.
@@ -138,7 +165,7 @@ impl Server {
     ///
     /// [`StartError::Reflection`] if the services cannot be described, [`StartError::Serve`] if serving breaks off.
     pub async fn serve(self) -> Result<Ended, StartError> {
-        let Self { listener, service, config, shutdown, .. } = self;
+        let Self { listener, web, service, config, shutdown, .. } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, LIVE, true).await;
         ready(&health, false).await;
@@ -150,23 +177,41 @@ impl Server {
         let inference = GrpcInferenceServiceServer::new(Inference::new(service.clone()))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit);
+        let routes = Routes::new(edits)
+            .add_service(inference)
+            .add_service(health_service)
+            .add_service(reflection().build_v1()?)
+            .add_service(reflection().build_v1alpha()?);
+        let metrics = service.metrics().clone();
+        let admission = AdmissionLayer::new(config.limits.max_concurrent, limit, metrics.clone());
+        let calls = CallsLayer::new(metrics, methods()?);
         let closed = CancellationToken::new();
-        let serving = tonic::transport::Server::builder()
+        let http = web.map(|web| {
+            let grpc = calls.layer(DeadlineLayer.layer(admission.layer(routes.clone())));
+            let grpc = GrpcWebLayer::new().layer(grpc);
+            let router = web::router(&config, service.clone(), admission.clone(), grpc);
+            web.serve(router, closed.clone())
+        });
+        let http = async {
+            if let Some(http) = http {
+                http.await;
+            }
+            Ok(())
+        };
+        let grpc = tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE))
+            .layer(calls)
             .layer(DeadlineLayer)
-            .layer(AdmissionLayer::new(config.limits.max_concurrent, limit))
-            .add_service(edits)
-            .add_service(inference)
-            .add_service(health_service)
-            .add_service(reflection().build_v1()?)
-            .add_service(reflection().build_v1alpha()?)
+            .layer(admission)
+            .add_routes(routes)
             .serve_with_incoming_shutdown(
                 TcpIncoming::from(listener).with_nodelay(Some(true)),
                 closed.clone().cancelled_owned(),
             );
+        let serving = async { tokio::try_join!(grpc, http) };
         let mut serving = std::pin::pin!(serving);
 
         let default = service.deployments().get("").ok();
@@ -182,7 +227,7 @@ impl Server {
         };
         let ended = tokio::select! {
             ended = draining => Ok(ended),
-            outcome = &mut serving => outcome.map(|()| Ended::Drained),
+            outcome = &mut serving => outcome.map(|_| Ended::Drained),
         };
         service.deployments().close();
         closed.cancel();
@@ -193,10 +238,19 @@ impl Server {
     }
 }
 
+/// What describes the services.
+const DESCRIPTORS: [&[u8]; 2] = [smartedit_proto::FILE_DESCRIPTOR_SET, tonic_health::pb::FILE_DESCRIPTOR_SET];
+
 fn reflection() -> tonic_reflection::server::Builder<'static> {
-    tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(smartedit_proto::FILE_DESCRIPTOR_SET)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    let builder = tonic_reflection::server::Builder::configure();
+    DESCRIPTORS.into_iter().fold(builder, |builder, set| builder.register_encoded_file_descriptor_set(set))
+}
+
+/// The methods whose calls are counted by name.
+fn methods() -> Result<Methods, tonic_reflection::server::Error> {
+    let own =
+        [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
+    Ok(Methods::described(&[&DESCRIPTORS[..], &own].concat())?)
 }
 
 async fn report(health: &HealthReporter, name: &str, serving: bool) {
@@ -243,4 +297,4 @@ async fn drain(service: &Service, timeout: Duration) -> Ended {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -41,6 +41,7 @@ class Server:
     """A running server."""
 
     address: str
+    http: str
     process: subprocess.Popen[bytes]
     log: Path
 
@@ -91,7 +92,7 @@ def serving(process: subprocess.Popen[bytes], log: Path) -> Server:
         return bound(log) is not None
 
     wait_for(listens, "the server listens")
-    server = Server(bound(log) or "", process, log)
+    server = Server(bound(log) or "", bound(log, "http") or "", process, log)
     with grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
 
@@ -107,9 +108,9 @@ def serving(process: subprocess.Popen[bytes], log: Path) -> Server:
     return server
 
 
-def bound(log: Path) -> str | None:
-    """Give the address in the server's log."""
-    return next((line["address"] for line in lines(log) if "address" in line), None)
+def bound(log: Path, name: str = "address") -> str | None:
+    """Give an address in the server's log."""
+    return next((line[name] for line in lines(log) if name in line), None)
 
 
 def lines(log: Path) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,7 @@ impl Local {
     ) -> Result<Self, CliError> {
         let flags = vec![
             Override::flag(command, "listen", "\"127.0.0.1:0\""),
+            Override::flag(command, "http.enabled", false),
             Override::flag(command, "log.level", "warn"),
         ];
         let (loaded, engines, _) = settings.load(flags, std::env::vars(), deployments)?;

@@ -21,6 +21,9 @@ pub(super) struct Serve {
     /// Address and port to serve on; port 0 is any free one [default: 127.0.0.1:50051]
     #[arg(long, short, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
+    /// Address and port of HTTP: health, metrics, OpenAI's `images/edits`, gRPC-Web [default: the port after gRPC's]
+    #[arg(long, value_name = "ADDRESS")]
+    http: Option<SocketAddr>,
     /// Form of log lines: `text` or `json` [default: text]
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
     log_format: Option<String>,
@@ -43,13 +46,17 @@ impl Serve {
             return print("the configuration is valid\n");
         }
         let config = loaded.config;
-        telemetry::init(&config.log);
+        let runtime = runtime()?;
+        let traces = {
+            let _runtime = runtime.enter();
+            telemetry::init_with_traces(&config.log, &config.telemetry).map_err(CliError::failed)?
+        };
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "smartedit");
         for variable in strangers {
             tracing::warn!(variable, "is not a setting; ignored");
         }
-        let runtime = runtime()?;
         let outcome = runtime.block_on(serve(config, engines));
+        drop(traces);
         // A worker in the middle of a long step must not hold up the end.
         runtime.shutdown_background();
         outcome
@@ -61,6 +68,7 @@ impl Serve {
             flags.extend(value.map(|value| Override::flag(flag, key, value)));
         };
         add("--listen", "listen", self.listen.map(|address| format!("\"{address}\"")));
+        add("--http", "http.address", self.http.map(|address| format!("\"{address}\"")));
         add("--log-format", "log.format", self.log_format.clone());
         add("--log-level", "log.level", self.log_level.clone());
         add(
@@ -77,7 +85,7 @@ async fn serve(config: Config, engines: Engines) -> Result<(), CliError> {
     let mut signals = Signals::listen()?;
     let loader = Arc::new(EngineLoader::new(engines, &config.cache));
     let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
-    tracing::info!(address = %server.local_addr(), "listening");
+    tracing::info!(address = %server.local_addr(), http = server.http_addr().map(tracing::field::display), "listening");
     let shutdown = server.shutdown();
     let mut serving = std::pin::pin!(server.serve());
     tokio::select! {

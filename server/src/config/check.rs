@@ -51,6 +51,8 @@ impl Config {
     /// Everything that is wrong with the values.
     pub fn problems(&self, engines: &Engines) -> Problems {
         let mut problems = Problems::default();
+        self.check_http(&mut problems);
+        self.check_telemetry(&mut problems);
         self.check_limits(&mut problems);
         if !crate::telemetry::is_level(&self.log.level) {
             problems.add("log.level", format!("`{}` is no level and no list of directives", self.log.level));

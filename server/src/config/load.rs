@@ -77,8 +77,18 @@ impl Override {
         for (name, value) in variables {
             let key = name[PREFIX.len()..].to_lowercase().replace(SEPARATOR, ".");
             let root = key.split('.').next().unwrap_or_default();
-            if ["listen", "default_deployment", "limits", "cache", "log", "drain", "deployments"]
-                .contains(&root)
+            if [
+                "listen",
+                "http",
+                "default_deployment",
+                "limits",
+                "cache",
+                "log",
+                "telemetry",
+                "drain",
+                "deployments",
+            ]
+            .contains(&root)
             {
                 overrides.push(Self { key, value, origin: name });
             } else {

@@ -1,9 +1,11 @@
 //! The server's configuration: a TOML file, overridden by the environment, overridden by flags.
 
 mod check;
+mod http;
 mod load;
 mod origin;
 mod placement;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,9 +17,11 @@ use serde::Deserialize;
 use smartedit_core::engine::Precision;
 use smartedit_core::stage::{GraphOptimization, StageKind, StageOptions};
 
+pub use http::{ANY_ORIGIN, HttpConfig};
 pub use load::{ConfigError, Loaded, Override, load};
 pub use origin::{Origins, Problem, Problems};
 pub use placement::{Alternative, Candidate, Placement, ProviderConfig};
+pub use telemetry::TelemetryConfig;
 
 /// The deployment that a server has which is given a model directory instead of a configuration.
 pub const DEFAULT_DEPLOYMENT: &str = "default";
@@ -28,6 +32,8 @@ pub const DEFAULT_DEPLOYMENT: &str = "default";
 pub struct Config {
     /// Address and port to serve on; port 0 is any free one.
     pub listen: SocketAddr,
+    /// What is served over HTTP, beside gRPC.
+    pub http: HttpConfig,
     /// The deployment of requests that name none. May be left out when there is one, or one called `default`.
     pub default_deployment: Option<String>,
     /// What a request may ask for, and how many may wait.
@@ -36,6 +42,8 @@ pub struct Config {
     pub cache: CacheConfig,
     /// How the server logs.
     pub log: Log,
+    /// Where traces go.
+    pub telemetry: TelemetryConfig,
     /// How the server stops.
     pub drain: Drain,
     /// What engines need, whatever they compute.
@@ -254,10 +262,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
+            http: HttpConfig::default(),
             default_deployment: None,
             limits: Limits::default(),
             cache: CacheConfig::default(),
             log: Log::default(),
+            telemetry: TelemetryConfig::default(),
             drain: Drain::default(),
             engines: EnginesConfig::default(),
             deployments: BTreeMap::new(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use smartedit_core::cache::StageCache;
+use smartedit_core::cache::{StageCache, Usage};
 use smartedit_core::model::NetworkConfig;
 use smartedit_core::pipeline::{Model, ModelError};
 use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, StageOptions};
@@ -18,6 +18,11 @@ use crate::work::Editor;
 pub trait Loader: Send + Sync {
     /// Loads the model; called on the deployment's own thread.
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded>;
+
+    /// How much the models keep for requests to come, together, if they keep anything.
+    fn kept(&self) -> Option<Usage> {
+        None
+    }
 }
 
 /// A deployment could not be loaded.
@@ -81,6 +86,10 @@ impl Loader for EngineLoader {
             }
             Err(error) => Err(NotLoaded::internal(error.into())),
         }
+    }
+
+    fn kept(&self) -> Option<Usage> {
+        self.cache.as_ref().map(|cache| cache.usage())
     }
 }
 

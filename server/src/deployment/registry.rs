@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use dashmap::DashMap;
+use smartedit_core::cache::Usage;
 
 use super::{Deployment, Loader};
 use crate::config::Config;
@@ -12,6 +13,7 @@ use crate::failure::{Failure, shortened};
 pub struct Deployments {
     by_name: DashMap<String, Arc<Deployment>>,
     default: String,
+    loader: Arc<dyn Loader>,
 }
 
 impl Deployments {
@@ -22,7 +24,8 @@ impl Deployments {
             let deployment = Deployment::start(name, deployment, &config.limits, loader.clone());
             by_name.insert(name.clone(), deployment);
         }
-        Self { by_name, default: config.default_deployment().unwrap_or_default().to_owned() }
+        let default = config.default_deployment().unwrap_or_default().to_owned();
+        Self { by_name, default, loader: loader.clone() }
     }
 
     /// The deployment of this name, or the default one if the name is empty.
@@ -42,6 +45,11 @@ impl Deployments {
     /// Whether this is the deployment of requests that name none.
     pub fn is_default(&self, deployment: &Deployment) -> bool {
         deployment.name() == self.default
+    }
+
+    /// How much the models keep for requests to come, together, if they keep anything.
+    pub fn kept(&self) -> Option<Usage> {
+        self.loader.kept()
     }
 
     /// All deployments, sorted by name.

@@ -16,7 +16,7 @@ use crate::work::Editor;
 use crate::work::testing::{Act, Leash, Scripted, picture, steps};
 
 /// Hands out one editor, or fails.
-struct Shelf(Option<Arc<dyn Editor>>);
+pub(crate) struct Shelf(pub(crate) Option<Arc<dyn Editor>>);
 
 impl Loader for Shelf {
     fn load(&self, _: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
@@ -24,10 +24,11 @@ impl Loader for Shelf {
     }
 }
 
-struct Running {
-    client: Client,
-    address: SocketAddr,
-    requests: crate::work::Requests,
+pub(crate) struct Running {
+    pub(crate) client: Client,
+    pub(crate) address: SocketAddr,
+    pub(crate) metrics: crate::metrics::Metrics,
+    pub(crate) requests: crate::work::Requests,
     shutdown: Shutdown,
     serving: JoinHandle<Result<Ended, StartError>>,
 }
@@ -39,7 +40,7 @@ impl Drop for Running {
 }
 
 /// One edit at a time.
-fn config() -> Config {
+pub(crate) fn config() -> Config {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
     let deployment = DeploymentConfig { instances: 1, max_batch: 1, ..DeploymentConfig::new("scripted") };
     Config {
@@ -49,7 +50,7 @@ fn config() -> Config {
     }
 }
 
-async fn start(editor: Arc<dyn Editor>, config: Config) -> Running {
+pub(crate) async fn start(editor: Arc<dyn Editor>, config: Config) -> Running {
     let server = Server::bind_with(config, Arc::new(Shelf(Some(editor)))).await.unwrap();
     server.ready("").await.unwrap();
     run(server).await
@@ -58,13 +59,14 @@ async fn start(editor: Arc<dyn Editor>, config: Config) -> Running {
 async fn run(server: Server) -> Running {
     let (address, shutdown) = (server.local_addr(), server.shutdown());
     let requests = server.service.requests().clone();
+    let metrics = server.service.metrics().clone();
     let serving = tokio::spawn(server.serve());
     let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
     let client = Client::builder(address.to_string()).retry(once).connect().await.unwrap();
-    Running { client, address, requests, shutdown, serving }
+    Running { client, address, metrics, requests, shutdown, serving }
 }
 
-fn request() -> EditRequest {
+pub(crate) fn request() -> EditRequest {
     EditRequest::new(picture(), "Make it blue")
 }
 
@@ -73,7 +75,10 @@ fn code<T: std::fmt::Debug>(outcome: Result<T, Error>) -> Code {
 }
 
 /// An edit that a worker has begun.
-async fn begun(running: &Running, leash: &Leash) -> JoinHandle<Result<smartedit_client::Edited, Error>> {
+pub(crate) async fn begun(
+    running: &Running,
+    leash: &Leash,
+) -> JoinHandle<Result<smartedit_client::Edited, Error>> {
     let client = running.client.clone();
     let call = tokio::spawn(async move { client.edit(request()).await });
     leash.wait().await;
@@ -82,7 +87,7 @@ async fn begun(running: &Running, leash: &Leash) -> JoinHandle<Result<smartedit_
 
 /// Waits until the server knows that the only edit is to stop, then asserts that the unit of work which has begun
 /// was the last one.
-async fn ends_with_this_unit(running: &Running, leash: &Leash) {
+pub(crate) async fn ends_with_this_unit(running: &Running, leash: &Leash) {
     while !running.requests.are_stopping() {
         tokio::task::yield_now().await;
     }

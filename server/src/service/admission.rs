@@ -13,6 +13,7 @@ use tonic::{Code, Status};
 use tower::{Layer, Service};
 
 use crate::failure::Failure;
+use crate::metrics::Metrics;
 use crate::status::status;
 
 /// Paths of the calls that are bounded.
@@ -30,16 +31,32 @@ pub(super) struct Permit(#[expect(dead_code, reason = "it is held")] Arc<OwnedSe
 
 /// Refuses edits beyond a number at the same time, over all connections, and gives those whose message is too large
 /// the code that gRPC has for it. Other calls pass.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct AdmissionLayer {
     permits: Arc<Semaphore>,
     max_message_bytes: usize,
+    metrics: Metrics,
 }
 
 impl AdmissionLayer {
     /// Lets so many edits be received or waited for; the service itself refuses larger messages than this.
-    pub fn new(edits: usize, max_message_bytes: usize) -> Self {
-        Self { permits: Arc::new(Semaphore::new(edits)), max_message_bytes }
+    pub fn new(edits: usize, max_message_bytes: usize, metrics: Metrics) -> Self {
+        Self { permits: Arc::new(Semaphore::new(edits)), max_message_bytes, metrics }
+    }
+
+    /// Lets one more edit be received, for as long as the permit is held.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Overloaded`] if as many are as may.
+    pub fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        self.permits.clone().try_acquire_owned().map_err(|_| self.refused(Failure::Overloaded))
+    }
+
+    fn refused(&self, failure: Failure) -> Failure {
+        self.metrics.refused(&failure);
+        tracing::info!(outcome = failure.reason(), "edit refused");
+        failure
     }
 }
 
@@ -52,7 +69,7 @@ impl<S> Layer<S> for AdmissionLayer {
 }
 
 /// The service of [`AdmissionLayer`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Admission<S> {
     inner: S,
     layer: AdmissionLayer,
@@ -75,18 +92,22 @@ where
         if !BOUNDED.contains(&request.uri().path()) {
             return Box::pin(self.inner.call(request));
         }
-        let Ok(permit) = self.layer.permits.clone().try_acquire_owned() else {
-            tracing::info!(outcome = Failure::Overloaded.reason(), "edit refused");
-            return Box::pin(async { Ok(status(&Failure::Overloaded, None).into_http()) });
+        let permit = match self.layer.admit() {
+            Ok(permit) => permit,
+            Err(failure) => return Box::pin(async move { Ok(status(&failure, None).into_http()) }),
         };
         let permit = Permit(Arc::new(permit));
         request.extensions_mut().insert(permit.clone());
         let response = self.inner.call(request);
-        let limit = self.layer.max_message_bytes;
+        let layer = self.layer.clone();
         Box::pin(async move {
-            let response = response.await;
+            let response = response.await?;
             drop(permit);
-            response.map(|response| if is_too_large(&response) { refuse_too_large(limit) } else { response })
+            if !is_too_large(&response) {
+                return Ok(response);
+            }
+            let failure = layer.refused(Failure::MessageTooLarge { limit: layer.max_message_bytes });
+            Ok(status(&failure, None).into_http())
         })
     }
 }
@@ -94,12 +115,6 @@ where
 /// tonic calls a message above its limit OUT_OF_RANGE, which nothing else here does.
 fn is_too_large(response: &Response<Body>) -> bool {
     Status::from_header_map(response.headers()).is_some_and(|status| status.code() == Code::OutOfRange)
-}
-
-fn refuse_too_large(limit: usize) -> Response<Body> {
-    let failure = Failure::MessageTooLarge { limit };
-    tracing::info!(outcome = failure.reason(), "edit refused");
-    status(&failure, None).into_http()
 }
 
 #[cfg(test)]
@@ -114,10 +129,11 @@ mod tests {
 
     #[tokio::test]
     async fn edits_are_bounded_and_other_calls_pass() {
+        let metrics = Metrics::of_nothing();
         let go = Arc::new(Notify::new());
         let wait = go.clone();
-        let mut service =
-            AdmissionLayer::new(1, 1000).layer(tower::service_fn(move |request: Request<Body>| {
+        let mut service = AdmissionLayer::new(1, 1000, metrics.clone()).layer(tower::service_fn(
+            move |request: Request<Body>| {
                 let wait = wait.clone();
                 async move {
                     if request.uri().path() == BOUNDED[0] {
@@ -125,7 +141,8 @@ mod tests {
                     }
                     Ok::<_, Infallible>(Response::new(Body::empty()))
                 }
-            }));
+            },
+        ));
         let mut call = |path: &str| service.call(Request::builder().uri(path).body(Body::empty()).unwrap());
         let first = call(BOUNDED[0]);
         assert_eq!(code(&call(BOUNDED[1]).await.unwrap()), Code::ResourceExhausted);
@@ -133,5 +150,7 @@ mod tests {
         go.notify_one();
         assert_eq!(code(&first.await.unwrap()), Code::Ok);
         assert_eq!(code(&call(BOUNDED[1]).await.unwrap()), Code::Ok);
+        let refused = "smartedit_edit_refusals_total{reason=\"OVERLOADED\"} 1";
+        assert!(metrics.expose(None).text.contains(refused));
     }
 }

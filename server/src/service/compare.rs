@@ -14,7 +14,7 @@ use tonic::{Response, Status};
 
 use self::measure::Measure;
 use super::edit::{About, Prepared, Ticket, next};
-use super::{Arrival, Service, messages};
+use super::{Arrival, Service, messages, trace};
 use crate::failure::Failure;
 use crate::status::status;
 use crate::work::{Caller, Event, Record, Registration, Stop};
@@ -46,6 +46,7 @@ impl Service {
     ) -> Result<Response<EventStream>, Status> {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let comparison = self.check_comparison(request, arrival, &peer, &request_id).map_err(|failure| {
+            self.metrics().refused(&failure);
             tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "comparison refused");
             status(&failure, Some(&request_id))
         })?;
@@ -63,7 +64,10 @@ impl Service {
                 let deployment = edit.deployment.clone();
                 let mut outcome = Err(Failure::Lost);
                 match self.begin_edit(edit, &comparison, index, measure.record()) {
-                    Err(failure) => outcome = Err(failure),
+                    Err(failure) => {
+                        self.metrics().refused(&failure);
+                        outcome = Err(failure);
+                    }
                     Ok(Ticket { about, arrival, mut events, guard: _guard }) => {
                         while let Some(event) = next(&mut events, arrival).await {
                             match event {
@@ -103,8 +107,10 @@ impl Service {
         }
         edit.checked.task.record = Some(record);
         let request_id = format!("{}-{}", comparison.request_id, index + 1);
-        let span = tracing::info_span!("edit", request_id, deployment = edit.deployment.name());
-        let arrival = Arrival { at: Instant::now(), deadline: comparison.arrival.deadline };
+        let arrival = Arrival { at: Instant::now(), ..comparison.arrival };
+        let deployment = edit.deployment.name();
+        let span = tracing::info_span!("edit", request_id, deployment, trace_id = tracing::field::Empty);
+        trace::join(&span, arrival.trace);
         let stop = Stop::new(arrival.deadline);
         let registration = self.requests().register(&request_id, stop.clone());
         self.push(edit, arrival, &request_id, span, (stop, registration))

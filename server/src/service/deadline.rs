@@ -13,29 +13,34 @@ use tokio::time::Instant;
 use tonic::body::Body;
 use tower::{Layer, Service};
 
+use super::Trace;
 use crate::failure::Failure;
 use crate::status::status;
 
-/// When a request arrived, and its deadline.
+/// When a request arrived, its deadline and its trace.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
     /// When its headers arrived.
     pub at: Instant,
     /// When its caller stops waiting.
     pub deadline: Option<Instant>,
+    /// The trace it belongs to.
+    pub trace: Option<Trace>,
 }
 
 impl Arrival {
-    fn new(headers: &HeaderMap) -> Self {
+    /// A request that has just arrived with these headers.
+    pub fn new(headers: &HeaderMap) -> Self {
         let at = Instant::now();
         let timeout = headers.get("grpc-timeout").and_then(|value| parse(value.to_str().ok()?));
-        Self { at, deadline: timeout.and_then(|timeout| at.checked_add(timeout)) }
+        let deadline = timeout.and_then(|timeout| at.checked_add(timeout));
+        Self { at, deadline, trace: Trace::of(headers) }
     }
 
     /// What the layer found out about a request; without the layer: now, without a deadline.
     pub fn of<T>(request: &tonic::Request<T>) -> Self {
         let found = request.extensions().get::<Self>().copied();
-        found.unwrap_or_else(|| Self { at: Instant::now(), deadline: None })
+        found.unwrap_or_else(|| Self { at: Instant::now(), deadline: None, trace: None })
     }
 
     /// Waits for the deadline; for ever if there is none.

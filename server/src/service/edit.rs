@@ -9,7 +9,7 @@ use tokio_stream::Stream;
 use tonic::{Response, Status};
 
 use super::validate::Checked;
-use super::{Arrival, Service, messages, validate};
+use super::{Arrival, Service, messages, trace, validate};
 use crate::deployment::Deployment;
 use crate::failure::Failure;
 use crate::status::status;
@@ -22,18 +22,18 @@ pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamRes
 const REQUEST_ID: &str = "x-request-id";
 
 /// A request, unary or streaming.
-pub(super) struct Order {
-    pub(super) image: Bytes,
-    pub(super) instruction: String,
-    pub(super) deployment: String,
-    pub(super) options: v1::EditOptions,
+pub(crate) struct Order {
+    pub(crate) image: Bytes,
+    pub(crate) instruction: String,
+    pub(crate) deployment: String,
+    pub(crate) options: v1::EditOptions,
     /// On whose account the edit is made, if the options do not say.
-    pub(super) peer: Caller,
+    pub(crate) peer: Caller,
 }
 
 /// What a caller holds while its edit is waited for: events, and the guard that stops the edit when the caller
 /// goes away.
-pub(super) struct Ticket {
+pub(crate) struct Ticket {
     pub(super) about: About,
     pub(super) arrival: Arrival,
     pub(super) events: Events,
@@ -48,7 +48,7 @@ pub(super) struct Prepared {
 
 /// An order that was not taken.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     pub(super) request_id: String,
     pub(super) failure: Failure,
 }
@@ -63,16 +63,19 @@ pub(super) struct About {
 
 impl Service {
     /// Checks an order and puts it into its deployment's queue.
-    pub(super) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Refused> {
+    pub(crate) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Refused> {
         let request_id = format!("{:016x}", fastrand::u64(..));
-        let span = tracing::info_span!("edit", request_id, deployment = tracing::field::Empty);
-        let entered = span.clone().entered();
-        let submitted = self.enqueue(order, arrival, &request_id, span);
-        drop(entered);
-        submitted.map_err(|failure| {
-            tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "edit refused");
-            Refused { request_id, failure }
-        })
+        let empty = tracing::field::Empty;
+        let span = tracing::info_span!("edit", request_id, deployment = empty, trace_id = empty);
+        trace::join(&span, arrival.trace);
+        let submit = || {
+            self.enqueue(order, arrival, &request_id, span.clone()).map_err(|failure| {
+                self.metrics().refused(&failure);
+                tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "edit refused");
+                Refused { request_id: request_id.clone(), failure }
+            })
+        };
+        span.in_scope(submit)
     }
 
     fn enqueue(
@@ -124,6 +127,7 @@ impl Service {
             span.in_scope(|| tracing::info!(instruction = task.instruction, "edit accepted"));
         }
         let (reporter, events) = channel();
+        let reporter = reporter.observed_by(self.metrics().observer(&deployment));
         let queue = deployment.queue();
         let guard = Guard::new(Arc::clone(queue), stop.clone(), keep);
         reporter.report(Progress::Accepted);
@@ -142,8 +146,13 @@ impl Service {
 }
 
 impl Ticket {
+    /// The request's identifier.
+    pub(crate) fn request_id(&self) -> &str {
+        &self.about.request_id
+    }
+
     /// Waits for the result.
-    pub(super) async fn result(self) -> Result<Response<v1::EditResponse>, Status> {
+    pub(crate) async fn result(self) -> Result<Response<v1::EditResponse>, Status> {
         let Self { about, mut events, guard: _guard, .. } = self;
         loop {
             match events.next().await {
@@ -193,7 +202,7 @@ pub(super) async fn next(events: &mut Events, arrival: Arrival) -> Option<Event>
 }
 
 impl Refused {
-    pub(super) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         status(&self.failure, Some(&self.request_id))
     }
 }

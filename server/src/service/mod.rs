@@ -1,13 +1,14 @@
 //! `smartedit.v1.SmartEditService`, and [`Inference`] beside it.
 
 mod admission;
-mod caller;
+pub(crate) mod caller;
 mod compare;
 mod deadline;
 mod describe;
 mod edit;
 mod inference;
 mod messages;
+mod trace;
 mod validate;
 
 use std::sync::Arc;
@@ -20,12 +21,16 @@ use tonic::{Request, Response, Status};
 
 use crate::config::Config;
 use crate::deployment::Deployments;
+use crate::failure::Failure;
+use crate::metrics::Metrics;
 use crate::status::status;
 use crate::work::Requests;
 
 pub use admission::AdmissionLayer;
 pub use deadline::{Arrival, DeadlineLayer};
+pub(crate) use edit::Order;
 pub use inference::Inference;
+pub use trace::Trace;
 
 /// The service; cloning shares its state.
 #[derive(Clone)]
@@ -33,7 +38,8 @@ pub struct Service(Arc<Shared>);
 
 struct Shared {
     config: Config,
-    deployments: Deployments,
+    deployments: Arc<Deployments>,
+    metrics: Metrics,
     requests: Requests,
     accepting: AtomicBool,
     /// Kibibytes that comparisons may still hold on to.
@@ -43,10 +49,13 @@ struct Shared {
 impl Service {
     /// A service of these deployments.
     pub fn new(config: Config, deployments: Deployments) -> Self {
+        let deployments = Arc::new(deployments);
+        let metrics = Metrics::new(deployments.clone());
         let compare_kib = Arc::new(Semaphore::new(config.limits.max_compare_bytes / 1024));
         Self(Arc::new(Shared {
             config,
             deployments,
+            metrics,
             requests: Requests::default(),
             accepting: AtomicBool::new(true),
             compare_kib,
@@ -58,6 +67,11 @@ impl Service {
         &self.0.deployments
     }
 
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
     /// The requests being waited for or worked on.
     pub fn requests(&self) -> &Requests {
         &self.0.requests
@@ -66,6 +80,18 @@ impl Service {
     /// Refuses new edits from now on.
     pub fn refuse(&self) {
         self.0.accepting.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether edits of the default deployment are served. A full queue does not end that.
+    ///
+    /// # Errors
+    ///
+    /// Why they are not.
+    pub fn ready(&self) -> Result<(), Failure> {
+        if !self.is_accepting() {
+            return Err(Failure::ShuttingDown);
+        }
+        self.deployments().get("")?.editor().map(drop)
     }
 
     fn is_accepting(&self) -> bool {

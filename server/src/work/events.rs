@@ -111,21 +111,42 @@ impl Shared {
     }
 }
 
+/// Hears all that a request's worker reports, also what its caller never reads. Called by the worker: it must not wait.
+pub trait Observer: Send + Sync {
+    /// Something happened on the way.
+    fn progress(&self, progress: &Progress);
+
+    /// The edit is over.
+    fn finished(&self, outcome: Result<&Finished, &Failure>);
+}
+
 /// A channel for the events of one request: its two ends.
 pub fn channel() -> (Reporter, Events) {
     let shared = Arc::new(Shared::default());
-    (Reporter(shared.clone()), Events(shared))
+    (Reporter { shared: shared.clone(), observer: None }, Events(shared))
 }
 
 /// The worker's end. Dropped without a result, it reports a failure.
-pub struct Reporter(Arc<Shared>);
+pub struct Reporter {
+    shared: Arc<Shared>,
+    observer: Option<Box<dyn Observer>>,
+}
 
 impl Reporter {
+    /// The same, heard by an observer too, before the caller can read it.
+    pub fn observed_by(mut self, observer: impl Observer + 'static) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
     /// Reports progress; never waits.
     pub fn report(&self, progress: Progress) {
-        let mut pending = self.0.lock();
+        let mut pending = self.shared.lock();
         if pending.over {
             return;
+        }
+        if let Some(observer) = &self.observer {
+            observer.progress(&progress);
         }
         match (pending.events.back_mut(), progress) {
             (Some(Event::Progress(last @ Progress::Queued(_))), progress @ Progress::Queued(_)) => {
@@ -141,18 +162,21 @@ impl Reporter {
             (_, progress) => pending.events.push_back(Event::Progress(progress)),
         }
         drop(pending);
-        self.0.changed.notify_one();
+        self.shared.changed.notify_one();
     }
 
     /// Reports the end; only the first one counts.
     pub fn finish(&self, outcome: Result<Finished, Failure>) {
-        let mut pending = self.0.lock();
+        let mut pending = self.shared.lock();
         if !pending.over {
             pending.over = true;
+            if let Some(observer) = &self.observer {
+                observer.finished(outcome.as_ref());
+            }
             pending.events.push_back(Event::Finished(outcome.map(Box::new)));
         }
         drop(pending);
-        self.0.changed.notify_one();
+        self.shared.changed.notify_one();
     }
 }
 

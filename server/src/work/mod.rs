@@ -24,7 +24,7 @@ mod worker;
 
 pub use clock::{StageTime, Timings};
 pub use editor::{Editing, Editor, StepsDone, step_together};
-pub use events::{Event, Events, Finished, Preview, Progress, Reporter, channel};
+pub use events::{Event, Events, Finished, Observer, Preview, Progress, Reporter, channel};
 pub use guard::Guard;
 pub use job::{Account, Job, Output, Task};
 pub use memory::Memory;

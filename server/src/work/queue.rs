@@ -77,6 +77,11 @@ impl Queue {
         self.lock().schedule.load()
     }
 
+    /// Bytes of all edits waiting.
+    pub fn bytes(&self) -> usize {
+        self.lock().schedule.bytes()
+    }
+
     /// Whether a job pushed now would be taken, if it is not too large and not too urgent.
     pub fn has_room(&self) -> bool {
         self.lock().schedule.has_room(0)

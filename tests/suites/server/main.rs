@@ -7,6 +7,7 @@ mod cancellation;
 mod compare;
 mod events;
 mod golden_over_grpc;
+mod http;
 mod inference;
 mod program;
 mod rejections;

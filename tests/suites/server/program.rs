@@ -6,6 +6,7 @@ mod edit;
 mod evaluate;
 mod placement;
 mod serve;
+mod traces;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -32,6 +32,8 @@ pub(crate) struct Running {
     pub(crate) raw: SmartEditServiceClient<Channel>,
     /// The generated client of the Open Inference Protocol.
     pub(crate) inference: GrpcInferenceServiceClient<Channel>,
+    /// Where HTTP is served.
+    pub(crate) http: SocketAddr,
     serving: JoinHandle<()>,
 }
 
@@ -56,6 +58,7 @@ impl Running {
             server.ready(&deployment).await.unwrap();
         }
         let address = server.local_addr().to_string();
+        let http = server.http_addr().unwrap();
         let serving = tokio::spawn(async move {
             server.serve().await.unwrap();
         });
@@ -63,7 +66,7 @@ impl Running {
         let client = Client::builder(address.clone()).retry(once).connect().await.unwrap();
         let raw = SmartEditServiceClient::connect(format!("http://{address}")).await.unwrap();
         let inference = GrpcInferenceServiceClient::connect(format!("http://{address}")).await.unwrap();
-        Self { client, raw, inference, serving }
+        Self { client, raw, inference, http, serving }
     }
 
     /// Makes sure that a usual edit comes out right.

@@ -67,7 +67,7 @@ impl Inference {
                     },
                     message = requests.message(), if open && running.len() < MAX_IN_FLIGHT => match message {
                         Ok(Some(request)) => {
-                            let arrival = Arrival { at: Instant::now(), deadline: arrival.deadline };
+                            let arrival = Arrival { at: Instant::now(), ..arrival };
                             running.insert(received, self.tagged(request, arrival, peer.clone()));
                             received += 1;
                         }

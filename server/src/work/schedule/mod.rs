@@ -229,6 +229,11 @@ impl<T> Schedule<T> {
         (self.line.len(), self.at_work.len())
     }
 
+    /// Bytes of all edits waiting.
+    pub(super) fn bytes(&self) -> usize {
+        self.line.bytes()
+    }
+
     pub(super) fn counters(&self) -> &Counters {
         &self.counters
     }

@@ -77,7 +77,8 @@ impl Served {
         Self::with(&["--config", text(&path)])
     }
 
-    fn with(arguments: &[&str]) -> Self {
+    /// A server with these arguments.
+    pub(super) fn with(arguments: &[&str]) -> Self {
         let common = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json"];
         let mut child = smartedit(common.iter().chain(arguments)).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();

@@ -1,0 +1,95 @@
+//! `POST /v1/images/edits`: an edit in OpenAI's form, for programs that speak it.
+//!
+//! The form's `model` is a deployment and its `prompt` the instruction. Every request goes through the checks, limits and
+//! queue of the gRPC call, and a caller who hangs up stops its edits.
+
+mod form;
+
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::extract::multipart::{Multipart, MultipartRejection};
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+use smartedit_proto::v1;
+
+use self::form::Form;
+use super::Shared;
+use super::error::Refused;
+use crate::service::{Arrival, caller};
+use crate::status::status;
+
+/// How long a form may take to arrive.
+const RECEIVING: Duration = Duration::from_secs(60);
+
+/// Edited pictures.
+#[derive(Serialize)]
+struct Edited {
+    created: u64,
+    output_format: String,
+    /// `WIDTHxHEIGHT`, of the first picture.
+    size: String,
+    data: Vec<Image>,
+}
+
+/// One edited picture.
+#[derive(Serialize)]
+struct Image {
+    b64_json: String,
+    /// What repeats this picture.
+    seed: u64,
+}
+
+/// Makes `n` edits of a picture.
+pub(super) async fn edit(
+    State(shared): State<Shared>,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    headers: HeaderMap,
+    form: Result<Multipart, MultipartRejection>,
+) -> Result<Response, Refused> {
+    let arrival = Arrival::new(&headers);
+    // Held until everything is answered: a form is memory that no queue counts.
+    let _permit = shared.admission.admit().map_err(|failure| status(&failure, None))?;
+    let form = tokio::time::timeout(RECEIVING, Form::receive(form?)).await.map_err(|_| {
+        let message = format!("the form took more than {} s to arrive", RECEIVING.as_secs());
+        Refused::form(StatusCode::REQUEST_TIMEOUT, message)
+    })??;
+    // All are in line before the first is waited for. Where one is refused or fails, dropping the others stops them.
+    let peer = caller::host(peer.map(|Extension(ConnectInfo(address))| address));
+    let submit = |order| shared.service.submit(order, arrival).map_err(|refused| refused.status());
+    let tickets = form.orders(peer).map(submit);
+    let tickets = tickets.collect::<Result<Vec<_>, _>>()?;
+    let request_id = tickets.first().and_then(|ticket| HeaderValue::try_from(ticket.request_id()).ok());
+    let mut results = Vec::new();
+    for ticket in tickets {
+        results.extend(ticket.result().await?.into_inner().result);
+    }
+    let mut response = Json(Edited::of(&results)).into_response();
+    if let Some(id) = request_id {
+        response.headers_mut().insert("x-request-id", id);
+    }
+    Ok(response)
+}
+
+impl Edited {
+    fn of(results: &[v1::EditResult]) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (format, size) = results.first().map_or_else(Default::default, |first| {
+            let format = first.mime_type.strip_prefix("image/").unwrap_or(&first.mime_type);
+            (format.to_owned(), format!("{}x{}", first.width, first.height))
+        });
+        let image =
+            |result: &v1::EditResult| Image { b64_json: STANDARD.encode(&result.image), seed: result.seed };
+        Self {
+            created: now.as_secs(),
+            output_format: format,
+            size,
+            data: results.iter().map(image).collect(),
+        }
+    }
+}

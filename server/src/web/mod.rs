@@ -1,0 +1,111 @@
+//! What is served over HTTP: health for probes, metrics for Prometheus, OpenAI's call to edit images, and the gRPC
+//! services for browsers.
+//!
+//! | path | answers |
+//! | --- | --- |
+//! | `GET /healthz`, `GET /readyz` | whether the server is alive, and whether it serves edits; see [`health`] |
+//! | `GET /metrics` | everything in [`crate::metrics`] |
+//! | `POST /v1/images/edits` | an edit, in OpenAI's form; see [`images`] |
+//! | `GET /v1/models`, `GET /v1/models/NAME` | the deployments, in OpenAI's form |
+//! | `POST /SERVICE/METHOD` | the gRPC services, in the form of gRPC-Web |
+
+mod cors;
+mod error;
+mod health;
+mod images;
+mod metrics;
+mod models;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
+use axum::middleware::map_request;
+use axum::response::IntoResponse;
+use axum::routing::{get, post, post_service};
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpConnectInfo;
+
+use crate::config::{Config, HttpConfig};
+use crate::metrics::observe;
+use crate::service::{AdmissionLayer, Service};
+
+/// A port for HTTP.
+pub(crate) struct Web {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Shared {
+    service: Service,
+    admission: AdmissionLayer,
+}
+
+impl Web {
+    /// Binds an address.
+    pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { address: listener.local_addr()?, listener })
+    }
+
+    /// The address it is bound to.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers requests until it is closed and those there are have been answered.
+    pub(crate) async fn serve(self, router: Router, closed: CancellationToken) {
+        let listener = self.listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(error = error.to_string(), "cannot send small packets at once");
+            }
+        });
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
+        let serving = axum::serve(listener, router).with_graceful_shutdown(closed.cancelled_owned());
+        // It retries what fails, and ends only when it is told to.
+        let _ = serving.await;
+    }
+}
+
+/// Everything that is served over HTTP. `grpc` answers calls in the form of gRPC-Web.
+pub(crate) fn router<S>(config: &Config, service: Service, admission: AdmissionLayer, grpc: S) -> Router
+where
+    S: tower::Service<Request, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Response: IntoResponse,
+    S::Future: Send + 'static,
+{
+    let HttpConfig { cors_origins, .. } = &config.http;
+    let metrics = service.metrics().clone();
+    let router = Router::new()
+        .route("/healthz", get(health::live))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(metrics::expose))
+        .route("/v1/images/edits", post(images::edit))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{name}", get(models::describe))
+        .route("/{service}/{method}", post_service(grpc).layer(map_request(introduce)))
+        .route_layer(axum::middleware::from_fn_with_state(metrics, observe))
+        .layer(DefaultBodyLimit::max(config.limits.max_message_bytes))
+        .with_state(Shared { service, admission });
+    match cors::layer(cors_origins) {
+        Some(layer) => router.layer(layer),
+        None => router,
+    }
+}
+
+/// Tells the gRPC services who calls in the way that their own port does.
+async fn introduce(mut request: Request) -> Request {
+    if let Some(ConnectInfo(address)) = request.extensions().get::<ConnectInfo<SocketAddr>>() {
+        let info = TcpConnectInfo { local_addr: None, remote_addr: Some(*address) };
+        request.extensions_mut().insert(info);
+    }
+    request
+}
+
+#[cfg(test)]
+mod tests;
