@@ -168,7 +168,7 @@ impl Server {
         let Self { listener, web, service, config, shutdown, .. } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, LIVE, true).await;
-        ready(&health, false).await;
+        ready(&health, service.ready().is_ok()).await;
 
         let limit = config.limits.max_message_bytes;
         let edits = SmartEditServiceServer::new(service.clone())

@@ -86,6 +86,8 @@ async def test_asyncio_progress(server: Server, picture: Image.Image) -> None:
         check_order([event async for event in stream], steps=3)
 
 
+# Longer than the work is estimated to take, however busy the machine is.
+HOUR = 3600
 LONG: EditOptions = {"steps": 1000, "resolution": (128, 128)}
 """Options of an edit that goes on for many steps."""
 
@@ -103,7 +105,7 @@ def first_step(stream: EditStream) -> Step:
 
 def test_leaving_a_stream_stops_the_work(server: Server, client: Client, picture: Image.Image) -> None:
     known = set(server.outcomes())
-    with client.edit_stream(picture, INSTRUCTION, **LONG) as stream:
+    with client.edit_stream(picture, INSTRUCTION, timeout=HOUR, **LONG) as stream:
         first_step(stream)
         assert client.deployment().running == 1
     check_stopped(server, client, picture, known, "ABANDONED")
@@ -112,14 +114,14 @@ def test_leaving_a_stream_stops_the_work(server: Server, client: Client, picture
 def test_a_lost_connection_stops_the_work(server: Server, client: Client, picture: Image.Image) -> None:
     known = set(server.outcomes())
     with Client(server.address) as other:
-        first_step(other.edit_stream(picture, INSTRUCTION, **LONG))
+        first_step(other.edit_stream(picture, INSTRUCTION, timeout=HOUR, **LONG))
     check_stopped(server, client, picture, known, "ABANDONED")
 
 
 async def test_cancelling_a_task_stops_the_work(server: Server, client: Client, picture: Image.Image) -> None:
     known = set(server.outcomes())
     async with AsyncClient(server.address) as asynchronous:
-        task = asyncio.create_task(asynchronous.edit(picture, INSTRUCTION, **LONG))
+        task = asyncio.create_task(asynchronous.edit(picture, INSTRUCTION, timeout=HOUR, **LONG))
         while (await asynchronous.deployment()).running == 0:
             assert not task.done()
         task.cancel()
@@ -130,9 +132,9 @@ async def test_cancelling_a_task_stops_the_work(server: Server, client: Client, 
 
 def test_a_waiting_edit_can_be_cancelled(server: Server, client: Client, picture: Image.Image) -> None:
     known = set(server.outcomes())
-    with client.edit_stream(picture, INSTRUCTION, **LONG) as running:
+    with client.edit_stream(picture, INSTRUCTION, timeout=HOUR, **LONG) as running:
         first_step(running)
-        with client.edit_stream(picture, INSTRUCTION, **LONG) as waiting:
+        with client.edit_stream(picture, INSTRUCTION, timeout=HOUR, **LONG) as waiting:
             accepted = next(waiting)
             assert isinstance(accepted, Accepted)
             assert next(waiting) == Queued(0)
