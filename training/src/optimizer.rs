@@ -40,10 +40,11 @@ impl Optimizer {
         Self { rule, moments: BTreeMap::new(), clip_norm }
     }
 
-    /// Changes the trained parameters along their gradients, and forgets those. The step is counted from 0.
+    /// Changes the trained parameters along their gradients, and forgets those. `learning_rate` is that of a
+    /// parameter's name; the step is counted from 0.
     ///
     /// Returns the gradients' norm.
-    pub fn step(&mut self, parameters: &Parameters, learning_rate: f64, step: usize) -> f64 {
+    pub fn step(&mut self, parameters: &Parameters, learning_rate: impl Fn(&str) -> f64, step: usize) -> f64 {
         tch::no_grad(|| {
             let trained: Vec<(&str, Tensor, Tensor)> = parameters
                 .trained()
@@ -73,7 +74,7 @@ impl Optimizer {
                     self.moments.insert(name.to_owned(), Moments::of(self.rule, name, &tensor));
                 }
                 if let Some(moments) = self.moments.get_mut(name) {
-                    let update = moments.update(&gradient, learning_rate, step);
+                    let update = moments.update(&gradient, learning_rate(name), step);
                     let _ = tensor.g_sub_(&update);
                 }
                 tensor.zero_grad();
@@ -201,7 +202,7 @@ mod tests {
         let loss =
             (parameters.get("a/bias").unwrap() * Tensor::from_slice(&[2.0f32, -0.5, 0.25])).sum(Kind::Float);
         loss.backward();
-        let norm = Optimizer::new(Rule::AdamW, 100.0).step(&parameters, 0.1, 0);
+        let norm = Optimizer::new(Rule::AdamW, 100.0).step(&parameters, |_| 0.1, 0);
         assert!((norm - (4.0f64 + 0.25 + 0.0625).sqrt()).abs() < 1e-6, "{norm}");
         let moved = Vec::<f32>::try_from(parameters.get("a/bias").unwrap().detach()).unwrap();
         for (found, expected) in moved.iter().zip([0.9, -1.9, 2.9]) {
@@ -216,7 +217,7 @@ mod tests {
         parameters.train_only(|_| true);
         let weight = parameters.get("a/weight").unwrap().shallow_clone();
         (&weight * f64::NAN).sum(Kind::Float).backward();
-        assert!(!Optimizer::new(Rule::Muon, 1.0).step(&parameters, 0.1, 0).is_finite());
+        assert!(!Optimizer::new(Rule::Muon, 1.0).step(&parameters, |_| 0.1, 0).is_finite());
         assert_eq!(weight.abs().sum(Kind::Float).double_value(&[]), 0.0);
     }
 }

@@ -1,6 +1,6 @@
 //! Named parameters of all networks, in 32 bits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,14 +15,22 @@ use crate::initial;
 pub struct Parameters(BTreeMap<String, Tensor>);
 
 impl Parameters {
-    /// Adds a network's parameters with their initial values, which libtorch's generator draws.
+    /// Gives a network exactly the parameters that its configuration has: those that are missing are added with their
+    /// initial values, which libtorch's generator draws; those of another configuration go.
     ///
     /// # Errors
     /// The configuration is contradictory.
-    pub fn initialise(&mut self, network: &str, config: &NetworkConfig) -> Result<()> {
+    pub fn fit(&mut self, network: &str, config: &NetworkConfig) -> Result<()> {
+        let mut others: BTreeSet<String> = self.of(network).map(|(name, _)| name.to_owned()).collect();
         for (name, shape) in manifest(config)? {
-            let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
-            self.0.insert(format!("{network}/{name}"), initial::values(config.kind(), &name, &shape));
+            if !others.remove(&name) {
+                let shape: Vec<i64> = shape.iter().map(|&size| size as i64).collect();
+                let value = initial::values(config.kind(), &name, &shape);
+                self.0.insert(format!("{network}/{name}"), value);
+            }
+        }
+        for name in others {
+            self.0.remove(&format!("{network}/{name}"));
         }
         Ok(())
     }

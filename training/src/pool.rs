@@ -11,7 +11,7 @@ use crate::lab::Lab;
 use crate::machine::leave;
 use crate::parameters::{Parameters, write_whole};
 use crate::pictures;
-use crate::world::{Class, Object, Scene, Split, sample_new, sample_scene};
+use crate::world::{Class, MarkColour, Object, Scene, Split, Task, sample_new, sample_scene};
 
 /// Outcomes of a place: the class that was there, two others, and nothing.
 const OUTCOMES: usize = 4;
@@ -21,8 +21,9 @@ const CHUNK: usize = 64;
 /// Encoded scenes.
 pub struct Pool {
     families: Vec<Family>,
-    /// `[families · 4, c, h, w]`.
+    /// `[families · 4, c, h, w]`; with markings they follow, `[families · 5, c, h, w]`.
     latents: Tensor,
+    marked: bool,
     /// `[families · 4, p, e]`, once the vision tower is trained.
     features: Option<Tensor>,
 }
@@ -31,6 +32,7 @@ struct Family {
     scene: Scene,
     slot: usize,
     outcomes: [Option<Class>; OUTCOMES],
+    mark: MarkColour,
 }
 
 /// An edit out of the pool.
@@ -41,33 +43,39 @@ pub struct PooledEdit<'a> {
     pub object: &'a Object,
     /// Its index in the scene.
     pub slot: usize,
-    /// What shall be there.
-    pub new: Option<Class>,
+    /// What is asked for.
+    pub task: Task,
     source: i64,
     target: i64,
 }
 
 impl Pool {
-    /// Encodes the recipe's number of scenes, or reads what an earlier run encoded with the same parameters.
-    pub(crate) fn new(lab: &Lab, parameters: &Parameters) -> Result<Self> {
+    /// Encodes the recipe's number of scenes, or reads what an earlier run encoded with the same parameters; with
+    /// `marks`, the scenes with their first object marked too.
+    pub(crate) fn new(lab: &Lab, parameters: &Parameters, marks: bool) -> Result<Self> {
         let families: Vec<Family> = (0..lab.recipe.pool_scenes)
             .map(|index| Family::sample(lab.recipe.seed.wrapping_mul(0x9e37_79b9).wrapping_add(index as u64)))
             .collect();
         ensure!(!families.is_empty(), "`pool_scenes` is 0");
-        let latents = cached(lab, &families, parameters, "vae_encoder", || {
-            let encoder = lab.vae_encoder(parameters)?;
-            encode(&families, |pixels| {
-                leave(&encoder.forward(lab.machine.engine(), &lab.machine.enter(pixels))?)
-            })
-        })?;
+        let outcomes = |family: &Family| family.outcomes();
+        let into_latents = |pixels: &Tensor| {
+            leave(&lab.vae_encoder(parameters)?.forward(lab.machine.engine(), &lab.machine.enter(pixels))?)
+        };
+        let mut latents = cached(lab, &families, parameters, "vae_encoder", outcomes, into_latents)?;
+        if marks {
+            let marked = |family: &Family| vec![family.marked()];
+            let markings = cached(lab, &families, parameters, "vae_encoder", marked, into_latents)?;
+            latents = Tensor::cat(&[latents, markings], 0);
+        }
         let features = match parameters.has("vision_encoder") {
-            true => Some(cached(lab, &families, parameters, "vision_encoder", || {
+            true => {
                 let encoder = lab.vision_encoder(parameters)?;
-                encode(&families, |pixels| Ok(lab.see(&encoder, pixels)?.to_kind(Kind::BFloat16)))
-            })?),
+                let into_features = |pixels: &Tensor| Ok(lab.see(&encoder, pixels)?.to_kind(Kind::BFloat16));
+                Some(cached(lab, &families, parameters, "vision_encoder", outcomes, into_features)?)
+            }
             false => None,
         };
-        Ok(Self { families, latents, features })
+        Ok(Self { families, latents, marked: marks, features })
     }
 
     /// Draws an edit.
@@ -80,19 +88,43 @@ impl Pool {
             scene: family.scene.with(family.slot, family.outcomes[source]),
             object: &family.scene.objects[family.slot],
             slot: family.slot,
-            new: family.outcomes[target],
+            task: Task::Becomes(family.outcomes[target]),
             source: (OUTCOMES * index + source) as i64,
             target: (OUTCOMES * index + target) as i64,
         }
     }
 
-    /// Latents before and after edits, `[batch, c, h, w]` each.
-    pub fn latents(&self, edits: &[PooledEdit<'_>]) -> (Tensor, Tensor) {
-        let pick = |which: fn(&PooledEdit<'_>) -> i64| {
-            let indices: Vec<i64> = edits.iter().map(which).collect();
-            self.latents.index_select(0, &Tensor::from_slice(&indices)).to_kind(Kind::Float)
-        };
-        (pick(|edit| edit.source), pick(|edit| edit.target))
+    /// Draws an object to be marked.
+    ///
+    /// # Errors
+    /// The pool has been made without markings.
+    pub fn draw_marking(&self, rng: &mut Rng) -> Result<PooledEdit<'_>> {
+        ensure!(self.marked, "the pool has no markings");
+        let index = rng.usize(..self.families.len());
+        let family = &self.families[index];
+        Ok(PooledEdit {
+            scene: family.scene.clone(),
+            object: &family.scene.objects[family.slot],
+            slot: family.slot,
+            task: Task::Marked(family.mark),
+            source: (OUTCOMES * index) as i64,
+            target: (OUTCOMES * self.families.len() + index) as i64,
+        })
+    }
+
+    /// Latents before edits, `[batch, c, h, w]`.
+    pub fn before(&self, edits: &[PooledEdit<'_>]) -> Tensor {
+        self.latents_of(edits.iter().map(|edit| edit.source))
+    }
+
+    /// Latents after edits, `[batch, c, h, w]`.
+    pub fn after(&self, edits: &[PooledEdit<'_>]) -> Tensor {
+        self.latents_of(edits.iter().map(|edit| edit.target))
+    }
+
+    fn latents_of(&self, indices: impl Iterator<Item = i64>) -> Tensor {
+        let indices = Tensor::from_slice(&indices.collect::<Vec<_>>());
+        self.latents.index_select(0, &indices).to_kind(Kind::Float)
     }
 
     /// The vision tower's features of the pictures before the edits, `[batch, p, e]`.
@@ -117,21 +149,30 @@ impl Family {
                 outcomes[index] = sample_new(&mut rng, &object, Split::Train);
             }
         }
-        Self { scene, slot, outcomes }
+        let mark = MarkColour::ALL[rng.usize(..MarkColour::ALL.len())];
+        Self { scene, slot, outcomes, mark }
     }
 
-    fn render(&self) -> impl Iterator<Item = RgbImage> {
-        self.outcomes.iter().map(|&outcome| self.scene.with(self.slot, outcome).render())
+    fn outcomes(&self) -> Vec<RgbImage> {
+        self.outcomes.iter().map(|&outcome| self.scene.with(self.slot, outcome).render()).collect()
+    }
+
+    fn marked(&self) -> RgbImage {
+        self.scene.marked(self.slot, self.mark)
     }
 }
 
-/// Encodes all outcomes of all families, without gradients.
-fn encode(families: &[Family], encode: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+/// Encodes pictures of all families, without gradients.
+fn encode(
+    families: &[Family],
+    render: impl Fn(&Family) -> Vec<RgbImage>,
+    encode: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Tensor> {
     let _guard = tch::no_grad_guard();
     let progress = indicatif::ProgressBar::new(families.len() as u64).with_message("encoding scenes");
     let mut encoded = Vec::new();
     for chunk in families.chunks(CHUNK / OUTCOMES) {
-        let rendered: Vec<RgbImage> = chunk.iter().flat_map(Family::render).collect();
+        let rendered: Vec<RgbImage> = chunk.iter().flat_map(&render).collect();
         encoded.push(encode(&pictures::tensor(&rendered))?);
         progress.inc(chunk.len() as u64);
     }
@@ -139,17 +180,18 @@ fn encode(families: &[Family], encode: impl Fn(&Tensor) -> Result<Tensor>) -> Re
     Ok(Tensor::cat(&encoded, 0))
 }
 
-/// What `compute` gives, kept in a file named after the pictures and the parameters it depends on.
+/// What `encode` makes of what `render` gives, kept in a file named after the pictures and the parameters it depends on.
 fn cached(
     lab: &Lab,
     families: &[Family],
     parameters: &Parameters,
     network: &str,
-    compute: impl FnOnce() -> Result<Tensor>,
+    render: impl Fn(&Family) -> Vec<RgbImage>,
+    to_encoded: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let mut digest = Sha256::new();
     digest.update(families.len().to_le_bytes());
-    for picture in families.iter().take(8).flat_map(Family::render) {
+    for picture in families.iter().take(8).flat_map(&render) {
         digest.update(picture.as_raw());
     }
     for (name, tensor) in parameters.of(network) {
@@ -166,7 +208,7 @@ fn cached(
         let (_, tensor) = tensors.pop().with_context(|| format!("{} is empty", path.display()))?;
         return Ok(tensor);
     }
-    let tensor = compute()?.contiguous();
+    let tensor = encode(families, render, to_encoded)?.contiguous();
     write_whole(&path, |partial| Ok(Tensor::write_safetensors(&[("encoded", &tensor)], partial)?))?;
     Ok(tensor)
 }

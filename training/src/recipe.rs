@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 use smartedit_core::engine::Precision;
 use smartedit_core::model::{EditDefaults, NetworkConfig, PromptConfig, SchedulerConfig};
 use smartedit_core::stage::StageKind;
+use toml::{Table, Value};
 
 use crate::optimizer::Rule;
+use crate::world::Mixture;
 
 /// A recipe file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -68,8 +70,8 @@ pub struct StageRecipe {
     pub name: String,
     /// What is learnt.
     pub objective: ObjectiveKind,
-    /// The stages whose networks this one begins with, a later one before an earlier one. Networks that none of them
-    /// trained begin anew.
+    /// The stages whose networks this one begins with, a later one before an earlier one. What none of them trained
+    /// begins anew.
     #[serde(default)]
     pub after: Vec<String>,
     /// Steps.
@@ -112,6 +114,11 @@ impl StageRecipe {
         self.weights.get(name).copied().or_else(|| self.objective.default_weight(name)).unwrap_or(1.0)
     }
 
+    /// Which requests are drawn, for objectives that take `complex` and `segmentation`.
+    pub fn mixture(&self) -> Mixture {
+        Mixture { complex: self.weight("complex"), segmentation: self.weight("segmentation") }
+    }
+
     /// The learning rate in a step.
     pub fn learning_rate_at(&self, step: usize) -> f64 {
         let rise = ((step + 1) as f64 / self.warmup.max(1) as f64).min(1.0);
@@ -149,7 +156,13 @@ impl ObjectiveKind {
             Self::Vae => &[("kl", 1e-4), ("object", 2.0), ("gradient", 0.5), ("square", 2.0)],
             Self::Clip => &[("contrast", 1.0), ("patch", 1.0)],
             Self::Llava => &[],
-            Self::Editor => &[("mask", 4.0), ("last_timestep", 0.5), ("drop", 0.05), ("complex", 1.0)],
+            Self::Editor => &[
+                ("mask", 4.0),
+                ("last_timestep", 0.5),
+                ("drop", 0.05),
+                ("complex", 1.0),
+                ("segmentation", 0.0),
+            ],
             Self::Drawing => &[("mask", 4.0), ("last_timestep", 0.5), ("drop", 0.05), ("jitter", 0.0)],
             Self::Align => &[("language", 1.0), ("text", 1.0)],
             Self::Pointing => &[
@@ -159,6 +172,8 @@ impl ObjectiveKind {
                 ("attention", 0.2),
                 ("gate", 1.0),
                 ("answers", 0.25),
+                ("complex", 1.0),
+                ("segmentation", 0.0),
             ],
             Self::Edit => &[
                 ("mask", 4.0),
@@ -171,8 +186,11 @@ impl ObjectiveKind {
                 ("gate", 0.0),
                 ("diffusion", 1.0),
                 ("lora", 1.0),
+                ("language_rate", 1.0),
+                ("connector_rate", 1.0),
                 ("unet", 1.0),
                 ("complex", 1.0),
+                ("segmentation", 0.0),
             ],
         }
     }
@@ -195,20 +213,32 @@ pub struct ModelRecipe {
 }
 
 impl Recipe {
-    /// Reads a recipe.
+    /// Reads a recipe. One that names another as its `base` takes from there what it does not say itself; its
+    /// networks replace those of the same name, and its stages follow those of the base.
     ///
     /// # Errors
     /// The file cannot be read or is none, or all that is wrong with what it says.
     pub fn read(path: &Path) -> Result<Self> {
-        let text =
-            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let recipe: Self =
-            toml::from_str(&text).with_context(|| format!("{} is no recipe", path.display()))?;
+        let recipe: Self = with_base(path, MAX_BASES)?
+            .try_into()
+            .with_context(|| format!("{} is no recipe", path.display()))?;
         let problems = recipe.problems();
         if problems.is_empty() {
             return Ok(recipe);
         }
         bail!("{}:\n- {}", path.display(), problems.join("\n- "))
+    }
+
+    /// The stages that the models are made of, and those before them, in their order.
+    pub fn needed(&self) -> impl Iterator<Item = &StageRecipe> {
+        let mut names: BTreeSet<&str> =
+            self.models.iter().flat_map(|model| &model.after).map(String::as_str).collect();
+        for stage in self.stages.iter().rev() {
+            if names.contains(stage.name.as_str()) {
+                names.extend(stage.after.iter().map(String::as_str));
+            }
+        }
+        self.stages.iter().filter(move |stage| names.contains(stage.name.as_str()))
     }
 
     fn problems(&self) -> Vec<String> {
@@ -261,6 +291,27 @@ impl Recipe {
         }
         problems
     }
+}
+
+/// How many recipes may be each other's base.
+const MAX_BASES: usize = 4;
+
+fn with_base(path: &Path, bases: usize) -> Result<Table> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let mut own: Table = text.parse().with_context(|| format!("{} is no recipe", path.display()))?;
+    let Some(base) = own.remove("base") else { return Ok(own) };
+    let base = base.as_str().with_context(|| format!("{}: `base` is no file name", path.display()))?;
+    ensure!(bases > 0, "{}: more than {MAX_BASES} recipes are each other's base", path.display());
+    let base = path.parent().unwrap_or(Path::new("")).join(base);
+    let mut recipe = with_base(&base, bases - 1)?;
+    for (key, value) in own {
+        match (key.as_str(), recipe.get_mut(&key), value) {
+            ("networks", Some(Value::Table(networks)), Value::Table(own)) => networks.extend(own),
+            ("stages", Some(Value::Array(stages)), Value::Array(own)) => stages.extend(own),
+            (_, _, value) => drop(recipe.insert(key, value)),
+        }
+    }
+    Ok(recipe)
 }
 
 impl Recipe {

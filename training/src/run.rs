@@ -10,7 +10,7 @@ use smartedit_core::text::{ClipTokenizer, LlamaTokenizer};
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::parameters::Parameters;
-use crate::recipe::{ModelRecipe, Recipe};
+use crate::recipe::{ModelRecipe, Recipe, StageRecipe};
 use crate::trainer::{Files, Trainer};
 use crate::{ship, vocabulary, world};
 
@@ -55,15 +55,19 @@ impl Run {
         &self.lab
     }
 
-    /// Trains the named stages, or all.
+    /// Trains the named stages, or all that the models need.
     ///
     /// # Errors
     /// A stage that others need has not been trained, or training fails.
     pub fn train(&self, only: &[String], resume: bool) -> Result<()> {
-        for stage in &self.lab.recipe.stages {
-            let chosen = only.is_empty() || only.contains(&stage.name);
+        let recipe = &self.lab.recipe;
+        let stages: Vec<&StageRecipe> = match only.is_empty() {
+            true => recipe.needed().collect(),
+            false => recipe.stages.iter().filter(|stage| only.contains(&stage.name)).collect(),
+        };
+        for stage in stages {
             let done = Files::new(&self.directory, &stage.name).result().exists();
-            if !chosen || (resume && done) {
+            if resume && done {
                 continue;
             }
             let parameters = self.parameters(&stage.after)?;

@@ -104,9 +104,9 @@ impl<'a> Trainer<'a> {
         tch::manual_seed(lab.recipe.seed as i64);
         for kind in StageKind::ALL {
             let network = kind.to_string();
-            if objective.trains().contains(&network.as_str()) && !parameters.has(&network) {
+            if objective.trains().contains(&network.as_str()) {
                 let config = lab.recipe.networks.get(&kind).context("recipes have all networks")?;
-                parameters.initialise(&network, config)?;
+                parameters.fit(&network, config)?;
             }
         }
         objective.prepare(lab, &mut parameters)?;
@@ -200,7 +200,8 @@ impl<'a> Trainer<'a> {
         let mut rng = Rng::with_seed(seed);
         let loss = self.objective.loss(self.lab, &self.parameters, &mut rng)?;
         loss.total.backward();
-        self.optimizer.step(&self.parameters, self.stage.learning_rate_at(step), step);
+        let learning_rate = self.stage.learning_rate_at(step);
+        self.optimizer.step(&self.parameters, |name| learning_rate * self.objective.rate(name), step);
         self.progress.step += 1;
         self.average_in();
         let mut parts = vec![("loss", loss.total.detach())];

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fastrand::Rng;
 use smartedit_core::model::ModelDirectory;
+use smartedit_core::stage::StageKind;
 use smartedit_train::objectives::objective;
 use smartedit_train::optimizer::{Optimizer, Rule};
 use smartedit_train::parameters::Parameters;
@@ -122,7 +123,7 @@ fn loss_falls(run: &Run, stage: &StageRecipe, parameters: &Parameters) {
     let first = loss(run, stage, parameters).double_value(&[]);
     for step in 0..6 {
         loss(run, stage, parameters).backward();
-        optimizer.step(parameters, 2e-3, step);
+        optimizer.step(parameters, |_| 2e-3, step);
     }
     let last = loss(run, stage, parameters).double_value(&[]);
     assert!(last < first, "{}: {first} before, {last} after", stage.name);
@@ -181,6 +182,55 @@ fn what_is_wrong_with_a_recipe_is_said_all_at_once() {
     std::fs::write(&path, text.replacen("seed = 7", "sead = 7", 1)).expect("the recipe can be written");
     let message = format!("{:#}", Recipe::read(&path).expect_err("the recipe is broken"));
     assert!(message.contains("sead"), "{message}");
+}
+
+#[test]
+fn a_recipe_builds_on_another_and_shares_what_that_has_trained() {
+    let _alone = alone();
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let before = trained(directory.path());
+    let connector = &before.lab().recipe.networks[&StageKind::Connector];
+    let base = std::path::absolute("recipes/smoke.toml").expect("there is a current directory");
+    let interactions: [(&str, &str); 2] =
+        [("plain", ""), ("simple_ca", "vision_size = 32\nnum_heads = 2\nlayer_norm_eps = 1e-5\n")];
+    for (kind, sizes) in interactions {
+        let mut connector = toml::Table::try_from(connector).expect("configurations are tables");
+        connector.insert("kind".to_owned(), "connector".into());
+        connector.insert(
+            "interaction".to_owned(),
+            format!("kind = {kind:?}\n{sizes}").parse::<toml::Table>().expect("a table").into(),
+        );
+        let mut networks = toml::Table::new();
+        networks.insert("connector".to_owned(), connector.into());
+        let networks = toml::to_string(&toml::Table::from_iter([("networks".to_owned(), networks.into())]));
+        let text = format!(
+            "base = {base:?}\n{}\n[[stages]]\nname = \"own\"\nobjective = \"edit\"\n\
+             after = [\"vae\", \"clip\", \"align\", \"drawing\"]\nsteps = 2\nbatch = 2\n\
+             learning_rate = 1e-3\noptimizer = \"muon\"\n[[models]]\nname = {kind:?}\nkind = \"smartedit\"\n\
+             after = [\"vae\", \"clip\", \"align\", \"drawing\", \"own\"]\n",
+            networks.expect("tables can be written")
+        );
+        let path = directory.path().join(format!("{kind}.toml"));
+        std::fs::write(&path, text).expect("the recipe can be written");
+        let recipe = Recipe::read(&path).expect("the recipe is valid");
+        let needed: Vec<&str> = recipe.needed().map(|stage| stage.name.as_str()).collect();
+        assert_eq!(needed, ["vae", "clip", "drawing", "llava", "align", "own"]);
+        let own = directory.path().join("own");
+        if own.exists() {
+            std::fs::remove_dir_all(&own).expect("the stage can be forgotten");
+        }
+        let run = Run::new(recipe, directory.path().to_owned(), NonZeroUsize::MIN).expect("a run can begin");
+        let shared = directory.path().join("drawing/parameters.safetensors");
+        let written = shared.metadata().and_then(|file| file.modified()).expect("the stage has a result");
+        run.train(&[], true).expect("the stage can be trained");
+        assert_eq!(shared.metadata().and_then(|file| file.modified()).ok(), Some(written));
+        let parameters = run.parameters(&["own".to_owned()]).expect("the stage is trained");
+        let of = |part: &str| parameters.of("connector").any(|(name, _)| name.starts_with(part));
+        assert_eq!((of("simple_ca."), of("bim.")), (kind == "simple_ca", false));
+        let models = directory.path().join("models");
+        run.ship(&models).expect("the model can be written");
+        ModelDirectory::open(&models.join(kind)).expect("the model directory is whole");
+    }
 }
 
 #[test]

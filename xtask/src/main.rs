@@ -1,5 +1,6 @@
 //! Developer chores, run as `cargo xtask CHORE`.
 
+mod comparison;
 mod engines;
 mod lint;
 mod process;
@@ -14,6 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::comparison::Comparison;
 use crate::python::Python;
 
 /// Developer chores. What a chore needs is fetched into `.cache/`.
@@ -38,6 +40,11 @@ enum Chore {
     Ci,
     /// Fetch libtorch and ONNX Runtime, for builds with the features `torch` and `onnx`.
     Engines,
+    /// Train and score the models of one of the paper's comparisons.
+    Compare {
+        /// Which.
+        comparison: Comparison,
+    },
     /// Write the Python stubs anew from `proto/`.
     Regenerate,
 }
@@ -48,6 +55,7 @@ fn main() -> ExitCode {
         Chore::Lint => lint::run(),
         Chore::Ci => lint::run().and_then(|()| test::run(None)),
         Chore::Engines => Python::prepare().and_then(|python| engines::fetch(&python)),
+        Chore::Compare { comparison } => comparison::compare(comparison),
         Chore::Regenerate => stubs::regenerate(),
     };
     match outcome {

@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::parameters::Parameters;
 use crate::pool::{Pool, PooledEdit};
 use crate::recipe::StageRecipe;
-use crate::world::{Object, Scenario, Split, instruct};
+use crate::world::{Mixture, Object, Scenario};
 
 /// A stage that denoises, with the scenes it draws from.
 pub(super) struct Denoising {
@@ -31,7 +31,8 @@ impl Denoising {
         if let Some(pool) = self.pool.get() {
             return Ok(pool);
         }
-        let pool = Pool::new(lab, parameters)?;
+        let marks = self.stage.weight("segmentation") > 0.0;
+        let pool = Pool::new(lab, parameters, marks)?;
         Ok(self.pool.get_or_init(|| pool))
     }
 
@@ -41,8 +42,8 @@ impl Denoising {
         Ok(self.noised(lab, pool, (0..self.stage.batch).map(|_| pool.draw(rng)).collect()))
     }
 
-    /// Draws a batch of edits with their instructions. Of those that need understanding or reasoning, only the part
-    /// that the weight `complex` says is kept.
+    /// Draws a batch of edits with their instructions, mixed as the stage says: of edits that need understanding or
+    /// reasoning, the part `complex` is kept.
     pub(super) fn instructed(
         &self,
         lab: &Lab,
@@ -50,12 +51,11 @@ impl Denoising {
         rng: &mut Rng,
     ) -> Result<(Batch<'_>, Vec<String>)> {
         let pool = self.pool(lab, parameters)?;
-        let complex = self.stage.weight("complex");
+        let Mixture { complex, segmentation } = self.stage.mixture();
         let (mut edits, mut instructions) = (Vec::new(), Vec::new());
         while edits.len() < self.stage.batch {
-            let edit = pool.draw(rng);
-            let said = instruct(rng, &edit.scene, edit.slot, edit.new, None, Split::Train);
-            let Some(said) = said else { continue };
+            let edit = if rng.f64() < segmentation { pool.draw_marking(rng)? } else { pool.draw(rng) };
+            let Some(said) = edit.task.instruct(rng, &edit.scene, edit.slot) else { continue };
             if said.scenario == Scenario::Plain || rng.f64() < complex {
                 edits.push(edit);
                 instructions.push(said.text);
@@ -65,7 +65,7 @@ impl Denoising {
     }
 
     fn noised<'a>(&'a self, lab: &Lab, pool: &'a Pool, edits: Vec<PooledEdit<'a>>) -> Batch<'a> {
-        let (source, target) = pool.latents(&edits);
+        let (source, target) = (pool.before(&edits), pool.after(&edits));
         let noised = lab.diffusion().noise(&target, self.stage.weight("last_timestep"));
         Batch { stage: &self.stage, pool, edits, source, noised }
     }

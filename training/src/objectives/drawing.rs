@@ -7,7 +7,6 @@ use super::denoising::{Denoising, Told, read_with_null};
 use super::{Loss, Objective};
 use crate::lab::Lab;
 use crate::parameters::Parameters;
-use crate::world::outcome;
 
 /// What shall be drawn comes through cross-attention, as the text encoder's states of a few words; where, through the
 /// feature beside the latents.
@@ -26,7 +25,7 @@ impl Objective for Drawing {
         let batch = self.0.batch(lab, parameters, rng)?;
         let (texts, null, feature) = {
             let _guard = tch::no_grad_guard();
-            let outcomes: Vec<String> = batch.edits.iter().map(|edit| outcome(edit.new)).collect();
+            let outcomes: Vec<String> = batch.edits.iter().map(|edit| edit.task.outcome()).collect();
             let (texts, null) = read_with_null(lab, parameters, &outcomes)?;
             let jitter = self.0.stage.weight("jitter");
             let jittered = |x: &tch::Tensor| x + x.randn_like() * jitter;

@@ -10,7 +10,6 @@ use crate::condition::patch_mask;
 use crate::conversation::Turn;
 use crate::lab::Lab;
 use crate::parameters::Parameters;
-use crate::world::outcome;
 
 /// Diffusion and language losses. The language model learns in adapters and in its tables; QFormer, interaction and
 /// UNet learn whole. Where the weights say so, the condition is still held to what the scene says.
@@ -36,6 +35,15 @@ impl Objective for Edit {
         tables.contains(&parameter) || parameter.contains("lora_")
     }
 
+    /// What is to keep what it has learnt may learn more slowly than the UNet.
+    fn rate(&self, parameter: &str) -> f64 {
+        match parameter.split('/').next() {
+            Some("language_model") => self.0.stage.weight("language_rate"),
+            Some("connector") => self.0.stage.weight("connector_rate"),
+            _ => 1.0,
+        }
+    }
+
     fn prepare(&self, lab: &Lab, parameters: &mut Parameters) -> Result<()> {
         if self.0.stage.weight("lora") > 0.0 {
             let adapted = |name: &str| {
@@ -57,7 +65,7 @@ impl Objective for Edit {
             .collect::<Result<Vec<Turn>>>()?;
         let (wanted, null) = {
             let _guard = tch::no_grad_guard();
-            let outcomes: Vec<String> = batch.edits.iter().map(|edit| outcome(edit.new)).collect();
+            let outcomes: Vec<String> = batch.edits.iter().map(|edit| edit.task.outcome()).collect();
             let (text, null) = read_with_null(lab, parameters, &outcomes)?;
             let objects = batch.objects();
             let feature = lab.places().of(&objects);

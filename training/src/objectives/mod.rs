@@ -32,6 +32,11 @@ pub trait Objective {
         true
     }
 
+    /// By how much a trained parameter's learning rate differs from the stage's.
+    fn rate(&self, _parameter: &str) -> f64 {
+        1.0
+    }
+
     /// Adds parameters of its own, before the first step.
     fn prepare(&self, _lab: &Lab, _parameters: &mut Parameters) -> Result<()> {
         Ok(())

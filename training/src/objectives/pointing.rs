@@ -15,7 +15,7 @@ use crate::machine::{Attention, leave};
 use crate::parameters::Parameters;
 use crate::pictures;
 use crate::recipe::StageRecipe;
-use crate::world::{Edit, Object, Scene, Split, outcome, sample_edit};
+use crate::world::{Object, Request, Scene};
 
 /// The language model with QFormer and interaction learns the condition that [`Drawing`](super::drawing::Drawing) was
 /// given. Besides the errors of text and feature, the world supervises where attention looks: from the image tokens
@@ -40,22 +40,23 @@ impl Objective for Pointing {
 
     fn loss(&self, lab: &Lab, parameters: &Parameters, rng: &mut Rng) -> Result<Loss> {
         let count = self.stage.batch;
-        let edits: Vec<Edit> =
-            (0..count).map(|_| sample_edit(rng, None, Split::Train, Split::Train)).collect();
-        let objects: Vec<&Object> = edits.iter().map(|edit| &edit.scene.objects[edit.slot]).collect();
+        let mixture = self.stage.mixture();
+        let requests: Vec<Request> = (0..count).map(|_| mixture.draw(rng)).collect();
+        let objects: Vec<&Object> =
+            requests.iter().map(|request| &request.scene.objects[request.slot]).collect();
         let speaker = lab.speaker()?;
-        let turns = edits
+        let turns = requests
             .iter()
-            .map(|edit| speaker.turn(0, &edit.instruction, "[img]"))
+            .map(|request| speaker.turn(0, &request.instruction, "[img]"))
             .collect::<Result<Vec<Turn>>>()?;
         let asked = (count as f64 * self.stage.weight("answers")).round() as usize;
         let (questions, scenes) = answers(lab, rng, asked)?;
         let (features, wanted) = {
             let _guard = tch::no_grad_guard();
             let rendered: Vec<_> =
-                edits.iter().map(|edit| &edit.scene).chain(&scenes).map(Scene::render).collect();
+                requests.iter().map(|request| &request.scene).chain(&scenes).map(Scene::render).collect();
             let features = lab.see(&lab.vision_encoder(parameters)?, &pictures::tensor(&rendered))?;
-            let texts: Vec<String> = edits.iter().map(|edit| outcome(edit.new)).collect();
+            let texts: Vec<String> = requests.iter().map(|request| request.task.outcome()).collect();
             let wanted = Wanted {
                 text: lab.read(&lab.text_encoder(parameters)?, &texts)?,
                 feature: lab.places().of(&objects),

@@ -24,6 +24,7 @@ mod scene;
 mod segmentation;
 mod sheet;
 mod sprite;
+mod task;
 #[cfg(test)]
 mod tests;
 
@@ -41,8 +42,9 @@ pub use reference::{Reference, references};
 pub use sample::sample_scene;
 pub use scenario::Scenario;
 pub use scene::{Mirror, Object, Scene};
-pub use segmentation::{MarkColour, SegmentationEdit, segmentation};
+pub use segmentation::{MarkColour, SegmentationEdit, mark, segmentation};
 pub use sheet::{sheet, write_sample};
+pub use task::{Mixture, Request, Task};
 
 /// Side of a picture in pixels.
 pub const SIZE: usize = 64;

@@ -58,13 +58,23 @@ pub struct SegmentationEdit {
 }
 
 impl SegmentationEdit {
-    /// The scene's picture, its object's own pixels blended half and half with the colour.
+    /// The picture with the object marked.
     pub fn target(&self) -> RgbImage {
-        let mut picture = self.scene.render();
-        let silhouette = self.scene.silhouette(self.slot);
+        self.scene.marked(self.slot, self.colour)
+    }
+}
+
+impl Scene {
+    /// The scene's picture, the own pixels of the object in a slot blended half and half with a colour.
+    ///
+    /// # Panics
+    /// If there is no such slot.
+    pub fn marked(&self, slot: usize, colour: MarkColour) -> RgbImage {
+        let mut picture = self.render();
+        let silhouette = self.silhouette(slot);
         for (pixel, inside) in picture.pixels_mut().zip(silhouette.pixels()) {
             if inside.0 == [u8::MAX] {
-                let blend = mix(pixel.0.map(f32::from), self.colour.rgb(), 0.5);
+                let blend = mix(pixel.0.map(f32::from), colour.rgb(), 0.5);
                 *pixel = Rgb(blend.map(|channel| channel.round() as u8));
             }
         }
@@ -84,12 +94,15 @@ const TEMPLATES: [&str; 6] = [
 /// Draws an object of the scene to mark; `None` if no expression names the one drawn alone.
 pub fn segmentation(rng: &mut Rng, scene: &Scene) -> Option<SegmentationEdit> {
     let slot = rng.choice(0..scene.objects.len())?;
-    let reference = choose_reference(rng, scene, slot, None, Split::Train)?;
     let colour = MarkColour::ALL[rng.usize(..MarkColour::ALL.len())];
-    let template = TEMPLATES[rng.usize(..TEMPLATES.len())];
-    let mut instruction = template.replace("{o}", &reference.text).replace("{c}", colour.name());
-    if rng.bool() {
-        instruction.push('.');
-    }
+    let instruction = mark(rng, scene, slot, colour)?;
     Some(SegmentationEdit { scene: scene.clone(), slot, colour, instruction })
+}
+
+/// An instruction to mark the object in a slot; `None` if no expression names it alone.
+pub fn mark(rng: &mut Rng, scene: &Scene, slot: usize, colour: MarkColour) -> Option<String> {
+    let reference = choose_reference(rng, scene, slot, None, Split::Train)?;
+    let template = TEMPLATES[rng.usize(..TEMPLATES.len())];
+    let instruction = template.replace("{o}", &reference.text).replace("{c}", colour.name());
+    Some(if rng.bool() { instruction + "." } else { instruction })
 }

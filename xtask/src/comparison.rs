@@ -1,0 +1,131 @@
+//! The paper's comparisons in miniature: several trainings, one benchmark.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::engines;
+use crate::process::run;
+use crate::python::Python;
+use crate::workspace::{cache, cargo, root};
+
+/// Edits of each scenario that a comparison is scored on, and what they follow from.
+const PER_SCENARIO: &str = "40";
+const SEED: &str = "2026";
+
+/// Which trainings are compared.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Comparison {
+    /// The models that ship: SmartEdit and InstructPix2Pix.
+    Models,
+    /// No interaction, one cross-attention, the Bidirectional Interaction Module.
+    Interactions,
+    /// Plain edits, with segmentation, with complex edits, with both.
+    Mixtures,
+}
+
+impl Comparison {
+    fn recipes(self) -> Result<Vec<PathBuf>> {
+        let directory = match self {
+            Self::Models => return Ok(Vec::new()),
+            Self::Interactions => "interactions",
+            Self::Mixtures => "mixtures",
+        };
+        let directory = root().join("training/recipes").join(directory);
+        let entries =
+            fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
+        let mut recipes = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        recipes.sort();
+        Ok(recipes)
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Models => "models",
+            Self::Interactions => "interactions",
+            Self::Mixtures => "mixtures",
+        }
+    }
+}
+
+/// Trains what has not been trained, and scores the models side by side on held-out scenes; the table lies in
+/// `.cache/comparisons` then.
+pub(crate) fn compare(comparison: Comparison) -> Result<()> {
+    let directory = cache("comparisons").join(comparison.name());
+    fs::create_dir_all(&directory)?;
+    let python = Python::prepare()?;
+    engines::fetch(&python)?;
+    run(cargo().args([
+        "build",
+        "--release",
+        "--package",
+        "smartedit-train",
+        "--package",
+        "smartedit-server",
+    ]))?;
+    let models = match comparison {
+        Comparison::Models => root().join("models"),
+        _ => directory.join("models"),
+    };
+    for recipe in comparison.recipes()? {
+        let name = recipe.file_stem().context("recipes have names")?;
+        if !models.join(name).exists() {
+            run(program("smartedit-train")?
+                .arg("run")
+                .arg(&recipe)
+                .arg("--resume")
+                .arg("--models")
+                .arg(&models))?;
+        }
+    }
+    let benchmark = cache("comparisons").join("reason-edit");
+    if !benchmark.exists() {
+        run(program("smartedit-train")?.arg("world").arg("--reason-edit").arg(&benchmark).args([
+            "--per-scenario",
+            PER_SCENARIO,
+            "--seed",
+            SEED,
+        ]))?;
+    }
+    let names = names(&models)?;
+    let config = directory.join("deployments.toml");
+    fs::write(&config, deployments(&models, &names)?)?;
+    let mut evaluate = program("smartedit")?;
+    evaluate.arg("evaluate").arg(&benchmark).arg("--config").arg(&config);
+    names.iter().for_each(|name| drop(evaluate.arg("--deployment").arg(name)));
+    for (flag, file) in [("--markdown", "table.md"), ("--json", "scores.json"), ("--html", "page.html")] {
+        evaluate.arg(flag).arg(directory.join(file));
+    }
+    run(&mut evaluate)
+}
+
+/// The directories of models that can edit these pictures.
+fn names(models: &Path) -> Result<Vec<String>> {
+    let entries = fs::read_dir(models).with_context(|| format!("cannot read {}", models.display()))?;
+    let mut names = entries
+        .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
+        .collect::<Result<Vec<_>>>()?;
+    names.retain(|name| name != "tiny-random");
+    names.sort();
+    ensure!(!names.is_empty(), "there is no model in {}", models.display());
+    Ok(names)
+}
+
+fn deployments(models: &Path, names: &[String]) -> Result<String> {
+    let mut config = format!("default_deployment = {:?}\n", names[0]);
+    for name in names {
+        writeln!(config, "\n[deployments.{name:?}]\nmodel = {:?}", models.join(name))?;
+    }
+    Ok(config)
+}
+
+fn program(name: &str) -> Result<Command> {
+    let path = root().join("target/release").join(name);
+    ensure!(path.exists(), "{} has not been built", path.display());
+    let mut command = Command::new(path);
+    command.current_dir(root());
+    Ok(command)
+}
