@@ -79,6 +79,11 @@ impl Parameters {
         self.iter().filter(|(_, tensor)| tensor.requires_grad())
     }
 
+    /// Drops all networks but these.
+    pub fn keep(&mut self, networks: &[&str]) {
+        self.0.retain(|name, _| networks.iter().any(|network| name.split('/').next() == Some(network)));
+    }
+
     /// Takes the values of those parameters that `other` has, too, and adds those that are missing here.
     pub fn take(&mut self, other: Parameters) {
         self.0.extend(other.0);

@@ -82,7 +82,8 @@ impl Pool {
     pub fn draw(&self, rng: &mut Rng) -> PooledEdit<'_> {
         let index = rng.usize(..self.families.len());
         let family = &self.families[index];
-        let source = rng.usize(..OUTCOMES - 1);
+        // Before an edit, a mirror shows what stands in front of it.
+        let source = if family.scene.mirror.is_some() { 0 } else { rng.usize(..OUTCOMES - 1) };
         let target = (source + rng.usize(1..OUTCOMES)) % OUTCOMES;
         PooledEdit {
             scene: family.scene.with(family.slot, family.outcomes[source]),

@@ -70,8 +70,8 @@ pub struct StageRecipe {
     pub name: String,
     /// What is learnt.
     pub objective: ObjectiveKind,
-    /// The stages whose networks this one begins with, a later one before an earlier one. What none of them trained
-    /// begins anew.
+    /// The stages whose networks this one begins with, a later one before an earlier one; `stage/network` takes one
+    /// network of a stage alone. What none of them trained begins anew.
     #[serde(default)]
     pub after: Vec<String>,
     /// Steps.
@@ -232,10 +232,10 @@ impl Recipe {
     /// The stages that the models are made of, and those before them, in their order.
     pub fn needed(&self) -> impl Iterator<Item = &StageRecipe> {
         let mut names: BTreeSet<&str> =
-            self.models.iter().flat_map(|model| &model.after).map(String::as_str).collect();
+            self.models.iter().flat_map(|model| &model.after).map(|after| stage_of(after)).collect();
         for stage in self.stages.iter().rev() {
             if names.contains(stage.name.as_str()) {
-                names.extend(stage.after.iter().map(String::as_str));
+                names.extend(stage.after.iter().map(|after| stage_of(after)));
             }
         }
         self.stages.iter().filter(move |stage| names.contains(stage.name.as_str()))
@@ -255,10 +255,14 @@ impl Recipe {
         let mut earlier = BTreeSet::new();
         for stage in &self.stages {
             let name = &stage.name;
-            let unknown = stage.after.iter().filter(|after| !earlier.contains(after.as_str()));
+            let unknown = stage.after.iter().filter(|after| !earlier.contains(stage_of(after)));
             problems.extend(
                 unknown.map(|after| format!("stage `{name}`: there is no stage `{after}` before it")),
             );
+            let networks = stage.after.iter().filter_map(|after| Some((after, after.split_once('/')?.1)));
+            let unknown = networks
+                .filter(|(_, network)| StageKind::ALL.iter().all(|kind| kind.to_string() != *network));
+            problems.extend(unknown.map(|(after, _)| format!("stage `{name}`: `{after}` names no network")));
             let known = stage.objective.known_weights();
             let unknown =
                 stage.weights.keys().filter(|weight| known.iter().all(|(known, _)| known != weight));
@@ -279,7 +283,7 @@ impl Recipe {
             }
         }
         for model in &self.models {
-            let unknown = model.after.iter().filter(|after| !earlier.contains(after.as_str()));
+            let unknown = model.after.iter().filter(|after| !earlier.contains(stage_of(after)));
             problems
                 .extend(unknown.map(|after| format!("model `{}`: there is no stage `{after}`", model.name)));
             if !["smartedit", "instruct-pix2pix"].contains(&model.kind.as_str()) {
@@ -291,6 +295,11 @@ impl Recipe {
         }
         problems
     }
+}
+
+/// The stage that an entry of `after` names.
+fn stage_of(after: &str) -> &str {
+    after.split_once('/').map_or(after, |(stage, _)| stage)
 }
 
 /// How many recipes may be each other's base.

@@ -78,20 +78,31 @@ impl Run {
         Ok(())
     }
 
-    /// What stages have trained, a later one before an earlier one.
+    /// What stages have trained, a later one before an earlier one; `stage/network` is one network of a stage.
     ///
     /// # Errors
     /// A stage has not been trained.
     pub fn parameters(&self, stages: &[String]) -> Result<Parameters> {
         let mut parameters = Parameters::default();
         for stage in &self.lab.recipe.stages {
-            if stages.contains(&stage.name) {
-                let file = Files::new(&self.directory, &stage.name).result();
-                if !file.exists() {
-                    bail!("stage `{}` has not been trained yet: {} is missing", stage.name, file.display());
-                }
-                parameters.take(Parameters::load(&file)?);
+            let of_stage = |after: &String| match after.split_once('/') {
+                Some((name, network)) => (name == stage.name).then(|| Some(network.to_owned())),
+                None => (*after == stage.name).then_some(None),
+            };
+            let parts: Vec<Option<String>> = stages.iter().filter_map(of_stage).collect();
+            if parts.is_empty() {
+                continue;
             }
+            let file = Files::new(&self.directory, &stage.name).result();
+            if !file.exists() {
+                bail!("stage `{}` has not been trained yet: {} is missing", stage.name, file.display());
+            }
+            let mut trained = Parameters::load(&file)?;
+            if !parts.contains(&None) {
+                let chosen: Vec<&str> = parts.iter().flatten().map(String::as_str).collect();
+                trained.keep(&chosen);
+            }
+            parameters.take(trained);
         }
         Ok(parameters)
     }
