@@ -51,8 +51,8 @@ impl Comparison {
     }
 }
 
-/// Trains what has not been trained, and scores the models side by side on held-out scenes; the table lies in
-/// `.cache/comparisons` then.
+/// Trains what has not been trained, and scores the models side by side on held-out scenes, with instructions that take
+/// understanding or reasoning and with plain ones. Tables and pages lie in `.cache/comparisons` then.
 pub(crate) fn compare(comparison: Comparison) -> Result<()> {
     let directory = cache("comparisons").join(comparison.name());
     fs::create_dir_all(&directory)?;
@@ -81,25 +81,28 @@ pub(crate) fn compare(comparison: Comparison) -> Result<()> {
                 .arg(&models))?;
         }
     }
-    let benchmark = cache("comparisons").join("reason-edit");
-    if !benchmark.exists() {
-        run(program("smartedit-train")?.arg("world").arg("--reason-edit").arg(&benchmark).args([
-            "--per-scenario",
-            PER_SCENARIO,
-            "--seed",
-            SEED,
-        ]))?;
-    }
     let names = names(&models)?;
     let config = directory.join("deployments.toml");
     fs::write(&config, deployments(&models, &names)?)?;
-    let mut evaluate = program("smartedit")?;
-    evaluate.arg("evaluate").arg(&benchmark).arg("--config").arg(&config);
-    names.iter().for_each(|name| drop(evaluate.arg("--deployment").arg(name)));
-    for (flag, file) in [("--markdown", "table.md"), ("--json", "scores.json"), ("--html", "page.html")] {
-        evaluate.arg(flag).arg(directory.join(file));
+    for (kind, flags) in [("complex", &[][..]), ("plain", &["--plain"])] {
+        let benchmark = cache("comparisons").join(kind);
+        if !benchmark.exists() {
+            run(program("smartedit-train")?
+                .args(["world", "--per-scenario", PER_SCENARIO, "--seed", SEED, "--reason-edit"])
+                .arg(&benchmark)
+                .args(flags))?;
+        }
+        let mut evaluate = program("smartedit")?;
+        evaluate.arg("evaluate").arg(&benchmark).arg("--config").arg(&config);
+        for name in &names {
+            evaluate.arg("--deployment").arg(name);
+        }
+        for (flag, ending) in [("--markdown", "md"), ("--json", "json"), ("--html", "html")] {
+            evaluate.arg(flag).arg(directory.join(format!("{kind}.{ending}")));
+        }
+        run(&mut evaluate)?;
     }
-    run(&mut evaluate)
+    Ok(())
 }
 
 /// The directories of models that can edit these pictures.

@@ -25,6 +25,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "F", default_value_t = 0.5, value_parser = parse_share)]
     unseen_phrasings: f32,
 
+    /// Let all edits of `--reason-edit` name their object plainly, for comparison with those that take understanding.
+    #[arg(long)]
+    plain: bool,
+
     /// What the random choices follow from.
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
@@ -52,7 +56,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<()> {
     }
     if let Some(path) = &args.output.reason_edit {
         let (per_scenario, seed, unseen_phrasings) = (args.per_scenario, args.seed, args.unseen_phrasings);
-        write_benchmark(path, Benchmark { per_scenario, seed, unseen_phrasings })?;
+        write_benchmark(path, Benchmark { per_scenario, seed, unseen_phrasings, plain: args.plain })?;
     }
     if let Some(path) = &args.output.examples {
         write_examples(path, args.seed)?;

@@ -22,6 +22,8 @@ pub struct Benchmark {
     pub seed: u64,
     /// Share of the reasoning scenario whose descriptions training never has, in `0..=1`.
     pub unseen_phrasings: f32,
+    /// Whether all edits name their object plainly instead, each file of the layout holding such edits.
+    pub plain: bool,
 }
 
 impl Benchmark {
@@ -68,8 +70,9 @@ pub fn write_benchmark(path: &Path, benchmark: Benchmark) -> Result<(), WriteErr
         let mut rng = seeds.fork();
         let (mut lines, mut entries) = (String::new(), Vec::new());
         for index in 0..benchmark.per_scenario.min(Benchmark::MOST) {
-            let edit =
-                sample_edit(&mut rng, Some(scenario), Split::HeldOut, benchmark.phrasing(scenario, index));
+            let drawn = if benchmark.plain { Scenario::Plain } else { scenario };
+            let phrasing = benchmark.phrasing(drawn, index);
+            let edit = sample_edit(&mut rng, Some(drawn), Split::HeldOut, phrasing);
             let image = format!("{:04}", index + 1);
             let caption = edit.new.map_or_else(|| "an empty place".to_owned(), Class::indefinite);
             lines += &format!("{} CLIP: {caption}\n", edit.instruction);

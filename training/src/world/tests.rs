@@ -310,7 +310,7 @@ fn the_papers_sentences_are_sentences_of_training() {
 fn a_benchmark_has_the_official_layout() {
     let parent = tempfile::tempdir().expect("a directory");
     let path = parent.path().join("benchmark");
-    let benchmark = Benchmark { per_scenario: 4, seed: 3, unseen_phrasings: 0.5 };
+    let benchmark = Benchmark { per_scenario: 4, seed: 3, unseen_phrasings: 0.5, plain: false };
     write_benchmark(&path, benchmark).expect("written");
     assert_eq!(fs::read_dir(parent.path()).expect("listed").count(), 1, "nothing temporary is left");
 
