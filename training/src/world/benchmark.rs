@@ -73,6 +73,7 @@ pub fn write_benchmark(path: &Path, benchmark: Benchmark) -> Result<(), WriteErr
             let drawn = if benchmark.plain { Scenario::Plain } else { scenario };
             let phrasing = benchmark.phrasing(drawn, index);
             let edit = sample_edit(&mut rng, Some(drawn), Split::HeldOut, phrasing);
+            let edit = Edit { scenario, ..edit };
             let image = format!("{:04}", index + 1);
             let caption = edit.new.map_or_else(|| "an empty place".to_owned(), Class::indefinite);
             lines += &format!("{} CLIP: {caption}\n", edit.instruction);
