@@ -23,7 +23,6 @@ pub struct Pool {
     families: Vec<Family>,
     /// `[families · 4, c, h, w]`; with markings they follow, `[families · 5, c, h, w]`.
     latents: Tensor,
-    marked: bool,
     /// `[families · 4, p, e]`, once the vision tower is trained.
     features: Option<Tensor>,
 }
@@ -51,16 +50,16 @@ pub struct PooledEdit<'a> {
 
 impl Pool {
     /// Encodes the recipe's number of scenes, or reads what an earlier run encoded with the same parameters; with
-    /// `marks`, the scenes with their first object marked too.
+    /// `marks`, also each scene with its object marked.
     pub(crate) fn new(lab: &Lab, parameters: &Parameters, marks: bool) -> Result<Self> {
         let families: Vec<Family> = (0..lab.recipe.pool_scenes)
             .map(|index| Family::sample(lab.recipe.seed.wrapping_mul(0x9e37_79b9).wrapping_add(index as u64)))
             .collect();
         ensure!(!families.is_empty(), "`pool_scenes` is 0");
         let outcomes = |family: &Family| family.outcomes();
-        let into_latents = |pixels: &Tensor| {
-            leave(&lab.vae_encoder(parameters)?.forward(lab.machine.engine(), &lab.machine.enter(pixels))?)
-        };
+        let encoder = lab.vae_encoder(parameters)?;
+        let into_latents =
+            |pixels: &Tensor| leave(&encoder.forward(lab.machine.engine(), &lab.machine.enter(pixels))?);
         let mut latents = cached(lab, &families, parameters, "vae_encoder", outcomes, into_latents)?;
         if marks {
             let marked = |family: &Family| vec![family.marked()];
@@ -75,7 +74,7 @@ impl Pool {
             }
             false => None,
         };
-        Ok(Self { families, latents, marked: marks, features })
+        Ok(Self { families, latents, features })
     }
 
     /// Draws an edit.
@@ -100,7 +99,8 @@ impl Pool {
     /// # Errors
     /// The pool has been made without markings.
     pub fn draw_marking(&self, rng: &mut Rng) -> Result<PooledEdit<'_>> {
-        ensure!(self.marked, "the pool has no markings");
+        let unmarked = OUTCOMES * self.families.len();
+        ensure!(self.latents.size()[0] > unmarked as i64, "the pool has no markings");
         let index = rng.usize(..self.families.len());
         let family = &self.families[index];
         Ok(PooledEdit {
@@ -109,7 +109,7 @@ impl Pool {
             slot: family.slot,
             task: Task::Marked(family.mark),
             source: (OUTCOMES * index) as i64,
-            target: (OUTCOMES * self.families.len() + index) as i64,
+            target: (unmarked + index) as i64,
         })
     }
 

@@ -231,11 +231,15 @@ impl Recipe {
 
     /// The stages that the models are made of, and those before them, in their order.
     pub fn needed(&self) -> impl Iterator<Item = &StageRecipe> {
-        let mut names: BTreeSet<&str> =
-            self.models.iter().flat_map(|model| &model.after).map(|after| stage_of(after)).collect();
+        let mut names: BTreeSet<&str> = self
+            .models
+            .iter()
+            .flat_map(|model| &model.after)
+            .map(|after| stage_and_network(after).0)
+            .collect();
         for stage in self.stages.iter().rev() {
             if names.contains(stage.name.as_str()) {
-                names.extend(stage.after.iter().map(|after| stage_of(after)));
+                names.extend(stage.after.iter().map(|after| stage_and_network(after).0));
             }
         }
         self.stages.iter().filter(move |stage| names.contains(stage.name.as_str()))
@@ -255,11 +259,11 @@ impl Recipe {
         let mut earlier = BTreeSet::new();
         for stage in &self.stages {
             let name = &stage.name;
-            let unknown = stage.after.iter().filter(|after| !earlier.contains(stage_of(after)));
+            let unknown = stage.after.iter().filter(|after| !earlier.contains(stage_and_network(after).0));
             problems.extend(
                 unknown.map(|after| format!("stage `{name}`: there is no stage `{after}` before it")),
             );
-            let networks = stage.after.iter().filter_map(|after| Some((after, after.split_once('/')?.1)));
+            let networks = stage.after.iter().filter_map(|after| Some((after, stage_and_network(after).1?)));
             let unknown = networks
                 .filter(|(_, network)| StageKind::ALL.iter().all(|kind| kind.to_string() != *network));
             problems.extend(unknown.map(|(after, _)| format!("stage `{name}`: `{after}` names no network")));
@@ -283,7 +287,7 @@ impl Recipe {
             }
         }
         for model in &self.models {
-            let unknown = model.after.iter().filter(|after| !earlier.contains(stage_of(after)));
+            let unknown = model.after.iter().filter(|after| !earlier.contains(stage_and_network(after).0));
             problems
                 .extend(unknown.map(|after| format!("model `{}`: there is no stage `{after}`", model.name)));
             if !["smartedit", "instruct-pix2pix"].contains(&model.kind.as_str()) {
@@ -297,9 +301,9 @@ impl Recipe {
     }
 }
 
-/// The stage that an entry of `after` names.
-fn stage_of(after: &str) -> &str {
-    after.split_once('/').map_or(after, |(stage, _)| stage)
+/// The stage that an entry of `after` names, and the one network of it, if it names that.
+pub(crate) fn stage_and_network(after: &str) -> (&str, Option<&str>) {
+    after.split_once('/').map_or((after, None), |(stage, network)| (stage, Some(network)))
 }
 
 /// How many recipes may be each other's base.

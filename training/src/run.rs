@@ -10,7 +10,7 @@ use smartedit_core::text::{ClipTokenizer, LlamaTokenizer};
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::parameters::Parameters;
-use crate::recipe::{ModelRecipe, Recipe, StageRecipe};
+use crate::recipe::{ModelRecipe, Recipe, StageRecipe, stage_and_network};
 use crate::trainer::{Files, Trainer};
 use crate::{ship, vocabulary, world};
 
@@ -85,12 +85,10 @@ impl Run {
     pub fn parameters(&self, stages: &[String]) -> Result<Parameters> {
         let mut parameters = Parameters::default();
         for stage in &self.lab.recipe.stages {
-            let of_stage = |after: &String| match after.split_once('/') {
-                Some((name, network)) => (name == stage.name).then(|| Some(network.to_owned())),
-                None => (*after == stage.name).then_some(None),
-            };
-            let parts: Vec<Option<String>> = stages.iter().filter_map(of_stage).collect();
-            if parts.is_empty() {
+            let entries = stages.iter().map(|after| stage_and_network(after));
+            let networks: Vec<Option<&str>> =
+                entries.filter(|(name, _)| *name == stage.name).map(|(_, network)| network).collect();
+            if networks.is_empty() {
                 continue;
             }
             let file = Files::new(&self.directory, &stage.name).result();
@@ -98,9 +96,9 @@ impl Run {
                 bail!("stage `{}` has not been trained yet: {} is missing", stage.name, file.display());
             }
             let mut trained = Parameters::load(&file)?;
-            if !parts.contains(&None) {
-                let chosen: Vec<&str> = parts.iter().flatten().map(String::as_str).collect();
-                trained.keep(&chosen);
+            // An entry without a network means all of them.
+            if let Some(networks) = networks.into_iter().collect::<Option<Vec<&str>>>() {
+                trained.keep(&networks);
             }
             parameters.take(trained);
         }

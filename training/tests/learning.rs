@@ -173,10 +173,16 @@ fn what_is_wrong_with_a_recipe_is_said_all_at_once() {
     let broken = text
         .replacen("after = [\"vae\", \"clip\"]", "after = [\"vea\"]", 1)
         .replacen("warmup = 2", "weights = { atention = 1.0 }", 1)
+        .replacen("after = [\"clip\", \"llava\"]", "after = [\"clip\", \"llava/languagemodel\"]", 1)
         .replacen("kind = \"instruct-pix2pix\"", "kind = \"instructpix2pix\"", 1);
     std::fs::write(&path, broken).expect("the recipe can be written");
     let message = format!("{:#}", Recipe::read(&path).expect_err("the recipe is broken"));
-    for part in ["no stage `vea`", "no weight `atention`", "neither smartedit nor"] {
+    for part in [
+        "no stage `vea`",
+        "`llava/languagemodel` names no network",
+        "no weight `atention`",
+        "neither smartedit nor",
+    ] {
         assert!(message.contains(part), "{message}");
     }
     std::fs::write(&path, text.replacen("seed = 7", "sead = 7", 1)).expect("the recipe can be written");
@@ -203,9 +209,10 @@ fn a_recipe_builds_on_another_and_shares_what_that_has_trained() {
         let mut networks = toml::Table::new();
         networks.insert("connector".to_owned(), connector.into());
         let networks = toml::to_string(&toml::Table::from_iter([("networks".to_owned(), networks.into())]));
+        // The language model is the last stage's, the connector the first stage's.
         let text = format!(
             "base = {base:?}\n{}\n[[stages]]\nname = \"own\"\nobjective = \"edit\"\n\
-             after = [\"vae\", \"clip\", \"align\", \"drawing\"]\nsteps = 2\nbatch = 2\n\
+             after = [\"vae\", \"clip\", \"align\", \"pointing/language_model\", \"drawing\"]\nsteps = 2\nbatch = 2\n\
              learning_rate = 1e-3\noptimizer = \"muon\"\n[[models]]\nname = {kind:?}\nkind = \"smartedit\"\n\
              after = [\"vae\", \"clip\", \"align\", \"drawing\", \"own\"]\n",
             networks.expect("tables can be written")
@@ -214,7 +221,7 @@ fn a_recipe_builds_on_another_and_shares_what_that_has_trained() {
         std::fs::write(&path, text).expect("the recipe can be written");
         let recipe = Recipe::read(&path).expect("the recipe is valid");
         let needed: Vec<&str> = recipe.needed().map(|stage| stage.name.as_str()).collect();
-        assert_eq!(needed, ["vae", "clip", "drawing", "llava", "align", "own"]);
+        assert_eq!(needed, ["vae", "clip", "drawing", "llava", "align", "pointing", "own"]);
         let own = directory.path().join("own");
         if own.exists() {
             std::fs::remove_dir_all(&own).expect("the stage can be forgotten");

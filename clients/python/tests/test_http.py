@@ -24,10 +24,10 @@ from smartedit.v1.service_pb2 import EditRequest, EditResponse, EditStreamReques
 from servers import Server
 
 SERVICE = "smartedit.v1.SmartEditService"
+INSTRUCTION = "Change the left cat to a fox"
+
 Q = TypeVar("Q")
 A = TypeVar("A")
-
-INSTRUCTION = "Change the left cat to a fox"
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ use crate::lab::Lab;
 use crate::parameters::Parameters;
 use crate::pool::{Pool, PooledEdit};
 use crate::recipe::StageRecipe;
-use crate::world::{Mixture, Object, Scenario};
+use crate::world::Object;
 
 /// A stage that denoises, with the scenes it draws from.
 pub(super) struct Denoising {
@@ -42,8 +42,7 @@ impl Denoising {
         Ok(self.noised(lab, pool, (0..self.stage.batch).map(|_| pool.draw(rng)).collect()))
     }
 
-    /// Draws a batch of edits with their instructions, mixed as the stage says: of edits that need understanding or
-    /// reasoning, the part `complex` is kept.
+    /// Draws a batch of edits with their instructions, mixed as the stage says.
     pub(super) fn instructed(
         &self,
         lab: &Lab,
@@ -51,14 +50,15 @@ impl Denoising {
         rng: &mut Rng,
     ) -> Result<(Batch<'_>, Vec<String>)> {
         let pool = self.pool(lab, parameters)?;
-        let Mixture { complex, segmentation } = self.stage.mixture();
+        let mixture = self.stage.mixture();
         let (mut edits, mut instructions) = (Vec::new(), Vec::new());
         while edits.len() < self.stage.batch {
-            let edit = if rng.f64() < segmentation { pool.draw_marking(rng)? } else { pool.draw(rng) };
-            let Some(said) = edit.task.instruct(rng, &edit.scene, edit.slot) else { continue };
-            if said.scenario == Scenario::Plain || rng.f64() < complex {
+            let marking = rng.f64() < mixture.segmentation;
+            let edit = if marking { pool.draw_marking(rng)? } else { pool.draw(rng) };
+            let scenario = mixture.scenario(rng);
+            if let Some(instruction) = edit.task.instruct(rng, &edit.scene, edit.slot, scenario) {
                 edits.push(edit);
-                instructions.push(said.text);
+                instructions.push(instruction);
             }
         }
         Ok((self.noised(lab, pool, edits), instructions))

@@ -3,8 +3,7 @@
 use fastrand::Rng;
 
 use crate::world::{
-    Class, Instruction, MarkColour, Scenario, Scene, Split, instruct, mark, outcome, sample_edit,
-    sample_scene,
+    Class, MarkColour, Scenario, Scene, Split, instruct, mark, outcome, sample_edit, sample_scene,
 };
 
 /// What is asked for at an object's place.
@@ -32,7 +31,7 @@ pub struct Request {
 /// Which requests are drawn.
 #[derive(Clone, Copy, Debug)]
 pub struct Mixture {
-    /// Part of the edits that may take understanding or reasoning; the others name their object plainly.
+    /// Part of the edits whose instructions may take understanding or reasoning; the others name their object plainly.
     pub complex: f64,
     /// Part of all that is segmentation.
     pub segmentation: f64,
@@ -47,25 +46,36 @@ impl Task {
         }
     }
 
-    /// A sentence that asks for it; `None` if no expression names the object alone.
-    pub fn instruct(self, rng: &mut Rng, scene: &Scene, slot: usize) -> Option<Instruction> {
+    /// A sentence that asks for it, an edit in the words of `scenario` if there is one; `None` if no such expression
+    /// names the object alone.
+    pub fn instruct(
+        self,
+        rng: &mut Rng,
+        scene: &Scene,
+        slot: usize,
+        scenario: Option<Scenario>,
+    ) -> Option<String> {
         match self {
-            Self::Becomes(new) => instruct(rng, scene, slot, new, None, Split::Train),
-            Self::Marked(colour) => {
-                let text = mark(rng, scene, slot, colour)?;
-                Some(Instruction { scenario: Scenario::Plain, text, unseen_phrasing: false })
+            Self::Becomes(new) => {
+                instruct(rng, scene, slot, new, scenario, Split::Train).map(|instruction| instruction.text)
             }
+            Self::Marked(colour) => mark(rng, scene, slot, colour),
         }
     }
 }
 
 impl Mixture {
+    /// Draws what an edit's instruction may take: anything, or nothing.
+    pub fn scenario(self, rng: &mut Rng) -> Option<Scenario> {
+        if rng.f64() < self.complex { None } else { Some(Scenario::Plain) }
+    }
+
     /// Draws a request of the training split; edits are drawn like those of [`sample_edit`].
     pub fn draw(self, rng: &mut Rng) -> Request {
         if rng.f64() < self.segmentation {
             return draw_marking(rng);
         }
-        let scenario = if rng.f64() < self.complex { None } else { Some(Scenario::Plain) };
+        let scenario = self.scenario(rng);
         let edit = sample_edit(rng, scenario, Split::Train, Split::Train);
         let task = Task::Becomes(edit.new);
         Request { scene: edit.scene, slot: edit.slot, task, instruction: edit.instruction }
@@ -76,8 +86,8 @@ fn draw_marking(rng: &mut Rng) -> Request {
     loop {
         let (scene, slot) = sample_scene(rng, None, Split::Train);
         let task = Task::Marked(MarkColour::ALL[rng.usize(..MarkColour::ALL.len())]);
-        if let Some(Instruction { text, .. }) = task.instruct(rng, &scene, slot) {
-            return Request { scene, slot, task, instruction: text };
+        if let Some(instruction) = task.instruct(rng, &scene, slot, None) {
+            return Request { scene, slot, task, instruction };
         }
     }
 }

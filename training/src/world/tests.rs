@@ -308,9 +308,18 @@ fn the_papers_sentences_are_sentences_of_training() {
 
 #[test]
 fn a_benchmark_has_the_official_layout() {
+    check_layout(false);
+}
+
+#[test]
+fn a_benchmark_of_plain_edits_has_it_too() {
+    check_layout(true);
+}
+
+fn check_layout(plain: bool) {
     let parent = tempfile::tempdir().expect("a directory");
     let path = parent.path().join("benchmark");
-    let benchmark = Benchmark { per_scenario: 4, seed: 3, unseen_phrasings: 0.5, plain: false };
+    let benchmark = Benchmark { per_scenario: 4, seed: 3, unseen_phrasings: 0.5, plain };
     write_benchmark(&path, benchmark).expect("written");
     assert_eq!(fs::read_dir(parent.path()).expect("listed").count(), 1, "nothing temporary is left");
 
@@ -326,6 +335,7 @@ fn a_benchmark_has_the_official_layout() {
         ("multiple-objects", "5-Multiple-Objects", "MultipleObjects_text.txt"),
         ("reasoning", "6-Reasoning", "Reason_test.txt"),
     ];
+    let mut targets = HashSet::new();
     for (key, folder, text) in layout {
         let lines = fs::read_to_string(path.join(folder).join(text)).expect("instructions");
         let entries = json["scenarios"][key].as_array().expect("entries");
@@ -342,12 +352,35 @@ fn a_benchmark_has_the_official_layout() {
             assert_eq!(size(format!("{image}_mask.jpg")), (64, 64));
             let wrong = ["wrong_places", "wrong_classes"].map(|key| entry[key].as_array().expect("paths"));
             assert!(wrong[1].len() >= Class::COUNT - 1);
+            assert!(targets.insert(entry["target"].as_str()), "another edit has this target: {entry}");
             for file in wrong.into_iter().flatten().chain([&entry["target"]]) {
                 assert!(outcomes.join(file.as_str().expect("a path")).is_file(), "{file}");
             }
         }
         let unseen = entries.iter().filter(|entry| entry["unseen_phrasing"] == true).count();
-        assert_eq!(unseen, if key == "reasoning" { 2 } else { 0 });
+        assert_eq!(unseen, if key == "reasoning" && !plain { 2 } else { 0 });
+    }
+}
+
+#[test]
+fn requests_are_mixed_as_asked() {
+    let mut rng = Rng::with_seed(17);
+    let mut markings = |mixture: Mixture| {
+        let drawn = (0..400).map(|_| mixture.draw(&mut rng));
+        drawn.filter(|request| matches!(request.task, Task::Marked(_))).count()
+    };
+    assert_eq!(markings(Mixture { complex: 1.0, segmentation: 0.0 }), 0);
+    assert_eq!(markings(Mixture { complex: 1.0, segmentation: 1.0 }), 400);
+    assert!((60..=140).contains(&markings(Mixture { complex: 0.0, segmentation: 0.25 })));
+
+    let plain = Mixture { complex: 0.0, segmentation: 0.0 };
+    for _ in 0..200 {
+        let Request { scene, slot, instruction, .. } = plain.draw(&mut rng);
+        let plainly = references(&scene, slot, Split::Train).into_iter();
+        let named = plainly
+            .filter(|reference| reference.scenario == Scenario::Plain)
+            .any(|reference| instruction.contains(&reference.text));
+        assert!(named, "{instruction}");
     }
 }
 
