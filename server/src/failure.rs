@@ -77,6 +77,21 @@ pub enum Failure {
         /// Bytes that a message may have.
         limit: usize,
     },
+    /// The request took too long to arrive.
+    #[error("the request took more than {} s to arrive", timeout.as_secs_f64())]
+    UploadTooSlow {
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// The answer was not read.
+    #[error("the answer was not read in time")]
+    NotRead,
+    /// A call that streams requests went without one for too long.
+    #[error("no request came for {} s", timeout.as_secs_f64())]
+    StreamIdle {
+        /// How long it may go without one.
+        timeout: Duration,
+    },
     /// The server shuts down.
     #[error("the server is shutting down")]
     ShuttingDown,
@@ -153,6 +168,9 @@ impl Failure {
             Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
             Self::MessageTooLarge { .. } => "MESSAGE_TOO_LARGE",
             Self::AnswerTooLarge { .. } => "ANSWER_TOO_LARGE",
+            Self::UploadTooSlow { .. } => "UPLOAD_TOO_SLOW",
+            Self::NotRead => "NOT_READ",
+            Self::StreamIdle { .. } => "STREAM_IDLE",
             Self::ShuttingDown => "SHUTTING_DOWN",
             Self::Abandoned => "ABANDONED",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",

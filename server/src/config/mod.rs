@@ -1,6 +1,7 @@
 //! The server's configuration: a TOML file, overridden by the environment, overridden by flags.
 
 mod check;
+mod connections;
 mod http;
 mod load;
 mod origin;
@@ -17,6 +18,7 @@ use serde::Deserialize;
 use smartedit_core::engine::Precision;
 use smartedit_core::stage::{GraphOptimization, StageKind, StageOptions};
 
+pub use connections::ConnectionsConfig;
 pub use http::{ANY_ORIGIN, HttpConfig};
 pub use load::{ConfigError, Loaded, Override, load};
 pub use origin::{Origins, Problem, Problems};
@@ -34,6 +36,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// What is served over HTTP, beside gRPC.
     pub http: HttpConfig,
+    /// What bounds connections.
+    pub connections: ConnectionsConfig,
     /// The deployment of requests that name none. May be left out when there is one, or one called `default`.
     pub default_deployment: Option<String>,
     /// What a request may ask for, and how many may wait.
@@ -263,6 +267,7 @@ impl Default for Config {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             http: HttpConfig::default(),
+            connections: ConnectionsConfig::default(),
             default_deployment: None,
             limits: Limits::default(),
             cache: CacheConfig::default(),

@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use http::{Request, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -102,13 +104,38 @@ where
         let layer = self.layer.clone();
         Box::pin(async move {
             let response = response.await?;
-            drop(permit);
             if !is_too_large(&response) {
-                return Ok(response);
+                return Ok(response.map(|body| Body::new(Held { body, _permit: permit })));
             }
             let failure = layer.refused(Failure::MessageTooLarge { limit: layer.max_message_bytes });
             Ok(status(&failure, None).into_http())
         })
+    }
+}
+
+/// An answer that counts among the edits that are waited for until it is taken.
+struct Held {
+    body: Body,
+    _permit: Permit,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

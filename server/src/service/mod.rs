@@ -62,6 +62,11 @@ impl Service {
         }))
     }
 
+    /// What is configured.
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
+    }
+
     /// The deployments.
     pub fn deployments(&self) -> &Deployments {
         &self.0.deployments

@@ -6,7 +6,7 @@
 mod form;
 
 use std::net::SocketAddr;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::multipart::{Multipart, MultipartRejection};
 use axum::extract::{ConnectInfo, State};
@@ -23,9 +23,6 @@ use super::Shared;
 use super::error::Refused;
 use crate::service::{Arrival, caller};
 use crate::status::status;
-
-/// How long a form may take to arrive.
-const RECEIVING: Duration = Duration::from_secs(60);
 
 /// Edited pictures.
 #[derive(Serialize)]
@@ -55,8 +52,9 @@ pub(super) async fn edit(
     let arrival = Arrival::new(&headers);
     // Held until everything is answered: a form is memory that no queue counts.
     let _permit = shared.admission.admit().map_err(|failure| status(&failure, None))?;
-    let form = tokio::time::timeout(RECEIVING, Form::receive(form?)).await.map_err(|_| {
-        let message = format!("the form took more than {} s to arrive", RECEIVING.as_secs());
+    let patience = shared.service.config().connections.upload_timeout();
+    let form = tokio::time::timeout(patience, Form::receive(form?)).await.map_err(|_| {
+        let message = format!("the form took more than {} s to arrive", patience.as_secs_f64());
         Refused::form(StatusCode::REQUEST_TIMEOUT, message)
     })??;
     // All are in line before the first is waited for. Where one is refused or fails, dropping the others stops them.

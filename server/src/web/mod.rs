@@ -30,6 +30,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::config::{Config, HttpConfig};
+use crate::connections::Connections;
+use crate::connections::http::serve;
 use crate::metrics::observe;
 use crate::service::{AdmissionLayer, Service};
 
@@ -59,16 +61,13 @@ impl Web {
     }
 
     /// Answers requests until it is closed and those there are have been answered.
-    pub(crate) async fn serve(self, router: Router, closed: CancellationToken) {
+    pub(crate) async fn serve(self, router: Router, connections: Connections, closed: CancellationToken) {
         let listener = self.listener.tap_io(|stream| {
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(error = error.to_string(), "cannot send small packets at once");
             }
         });
-        let router = router.into_make_service_with_connect_info::<SocketAddr>();
-        let serving = axum::serve(listener, router).with_graceful_shutdown(closed.cancelled_owned());
-        // It retries what fails, and ends only when it is told to.
-        let _ = serving.await;
+        serve(listener, connections, router, closed).await;
     }
 }
 

@@ -5,7 +5,9 @@
 mod caching;
 mod cancellation;
 mod compare;
+mod connections;
 mod events;
+mod faults;
 mod golden_over_grpc;
 mod http;
 mod inference;
@@ -13,4 +15,6 @@ mod program;
 mod rejections;
 mod running;
 mod scheduling;
+mod stages;
+mod storms;
 mod witness;

@@ -4,6 +4,7 @@ mod compare;
 mod convert;
 mod edit;
 mod evaluate;
+mod memory;
 mod placement;
 mod serve;
 mod traces;

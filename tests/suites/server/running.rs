@@ -32,6 +32,8 @@ pub(crate) struct Running {
     pub(crate) raw: SmartEditServiceClient<Channel>,
     /// The generated client of the Open Inference Protocol.
     pub(crate) inference: GrpcInferenceServiceClient<Channel>,
+    /// Where gRPC is served.
+    pub(crate) grpc: SocketAddr,
     /// Where HTTP is served.
     pub(crate) http: SocketAddr,
     serving: JoinHandle<()>,
@@ -49,15 +51,20 @@ impl Running {
 
     /// A server whose models come from this loader.
     pub(crate) async fn start_on(loader: Arc<dyn Loader>) -> Self {
-        let deployments = [SMARTEDIT, INSTRUCT_PIX2PIX].map(str::to_owned);
-        Self::serve(Server::bind_with(config(), loader).await.unwrap(), deployments).await
+        Self::start_with_loader(config(), loader).await
+    }
+
+    pub(crate) async fn start_with_loader(config: Config, loader: Arc<dyn Loader>) -> Self {
+        let deployments: Vec<_> = config.deployments.keys().cloned().collect();
+        Self::serve(Server::bind_with(config, loader).await.unwrap(), deployments).await
     }
 
     async fn serve(server: Server, deployments: impl IntoIterator<Item = String>) -> Self {
         for deployment in deployments {
             server.ready(&deployment).await.unwrap();
         }
-        let address = server.local_addr().to_string();
+        let grpc = server.local_addr();
+        let address = grpc.to_string();
         let http = server.http_addr().unwrap();
         let serving = tokio::spawn(async move {
             server.serve().await.unwrap();
@@ -66,7 +73,7 @@ impl Running {
         let client = Client::builder(address.clone()).retry(once).connect().await.unwrap();
         let raw = SmartEditServiceClient::connect(format!("http://{address}")).await.unwrap();
         let inference = GrpcInferenceServiceClient::connect(format!("http://{address}")).await.unwrap();
-        Self { client, raw, inference, http, serving }
+        Self { client, raw, inference, grpc, http, serving }
     }
 
     /// Makes sure that a usual edit comes out right.
@@ -78,13 +85,23 @@ impl Running {
 
     /// Waits until the default deployment works on nothing and nothing waits for it.
     pub(crate) async fn idle(&self) {
-        self.until("nothing is to do", |found| (found.queued, found.running) == (0, 0)).await;
+        self.idle_at("").await;
     }
 
-    /// Waits until this is so of the default deployment. The time only ends a test that would hang.
+    /// Waits until a deployment works on nothing and nothing waits for it.
+    pub(crate) async fn idle_at(&self, deployment: &str) {
+        self.until_at(deployment, "nothing is to do", |found| (found.queued, found.running) == (0, 0)).await;
+    }
+
+    /// Waits until this is so of the default deployment.
     pub(crate) async fn until(&self, what: &str, so: impl Fn(&Deployment) -> bool) {
+        self.until_at("", what, so).await;
+    }
+
+    /// Waits until this is so of a deployment. The time only ends a test that would hang.
+    async fn until_at(&self, deployment: &str, what: &str, so: impl Fn(&Deployment) -> bool) {
         let asking = async {
-            while !so(&self.client.deployment("").await.unwrap()) {
+            while !so(&self.client.deployment(deployment).await.unwrap()) {
                 tokio::task::yield_now().await;
             }
         };

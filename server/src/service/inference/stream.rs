@@ -54,6 +54,7 @@ impl Inference {
             let mut running: StreamMap<u64, Tagged> = StreamMap::new();
             let mut received = 0;
             let mut open = true;
+            let idle = self.service.0.config.connections.stream_idle_timeout();
             while open || !running.is_empty() {
                 tokio::select! {
                     // None: what was running is over, which only polling tells.
@@ -77,6 +78,10 @@ impl Inference {
                             return;
                         }
                     },
+                    () = tokio::time::sleep(idle), if running.is_empty() => {
+                        yield Err(status(&Failure::StreamIdle { timeout: idle }, None));
+                        return;
+                    }
                     () = arrival.passed() => {
                         yield Err(status(&Failure::DeadlineExceeded, None));
                         return;

@@ -57,6 +57,17 @@ fn an_address_that_is_taken_is_named() {
     run(["serve", "--model", text(&model), "--listen", &address]).failed(1, &[&address]);
 }
 
+/// Resident memory of a process, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    /// All of it, mapped files included.
+    pub(super) resident: u64,
+    /// What no file backs.
+    pub(super) own: u64,
+    /// The most there was of all.
+    pub(super) peak: u64,
+}
+
 /// A `smartedit serve`, of the pack's SmartEdit model unless configured; killed if it is not over when dropped.
 pub(super) struct Served {
     child: Child,
@@ -91,6 +102,21 @@ impl Served {
     /// Where it listens.
     pub(super) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// What it holds in memory.
+    pub(super) fn memory(&self) -> Memory {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let bytes = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+            1024 * line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+        };
+        Memory { resident: bytes("VmRSS:"), own: bytes("RssAnon:"), peak: bytes("VmHWM:") }
+    }
+
+    /// Whether it has a file mapped whose path has this in it.
+    pub(super) fn has_mapped(&self, name: &str) -> bool {
+        std::fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap().contains(name)
     }
 
     async fn health(&self) -> Streaming<HealthCheckResponse> {
