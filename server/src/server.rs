@@ -184,13 +184,13 @@ impl Server {
         let admission = AdmissionLayer::new(config.limits.max_concurrent, limit, metrics.clone());
         let calls = CallsLayer::new(metrics, methods()?);
         let transfers = TransferLayer::new(&config.connections);
-        let connections = Connections::new(config.connections.clone());
+        let connections = Connections::grpc(&config.connections, service.metrics());
         let closed = CancellationToken::new();
         let http = web.map(|web| {
             let grpc = calls.layer(transfers.layer(DeadlineLayer.layer(admission.layer(routes.clone()))));
             let grpc = GrpcWebLayer::new().layer(grpc);
             let router = web::router(&config, service.clone(), admission.clone(), grpc);
-            web.serve(router, Connections::new(config.connections.clone()), closed.clone())
+            web.serve(router, Connections::http(&config.connections, service.metrics()), closed.clone())
         });
         let http = async {
             if let Some(http) = http {

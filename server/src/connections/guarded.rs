@@ -6,14 +6,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 use tonic::transport::server::Connected;
 
+use super::Place;
 use crate::config::ConnectionsConfig;
-
-/// Bytes without which nothing can be asked: as long as HTTP/2's preface, and shorter than any HTTP/1 request.
-const OPENING: usize = 16;
 
 /// A connection that is closed if nothing comes at its beginning, or what is sent is not taken.
 pub(crate) struct Guarded<S> {
@@ -23,14 +20,15 @@ pub(crate) struct Guarded<S> {
     /// When what waits to be written must have been taken; `None` if nothing waits.
     stalled: Option<Pin<Box<Sleep>>>,
     patience: Duration,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl<S> Guarded<S> {
-    pub(super) fn new(io: S, permit: OwnedSemaphorePermit, config: &ConnectionsConfig) -> Self {
-        let opening = Box::pin(tokio::time::sleep(config.opening_timeout()));
+    /// Waits for so many bytes at the beginning.
+    pub(super) fn new(io: S, place: Place, opening: usize, config: &ConnectionsConfig) -> Self {
+        let until = Box::pin(tokio::time::sleep(config.opening_timeout()));
         let patience = config.download_timeout();
-        Self { io, opening: Some((OPENING, opening)), stalled: None, patience, _permit: permit }
+        Self { io, opening: Some((opening, until)), stalled: None, patience, _place: place }
     }
 
     /// Fails what does not get on for too long.
@@ -114,16 +112,21 @@ mod tests {
 
     use super::*;
     use crate::connections::Connections;
+    use crate::metrics::Metrics;
+
+    /// What HTTP/2 connections begin with.
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn connections(max: usize) -> Connections {
-        Connections::new(ConnectionsConfig {
+        let config = ConnectionsConfig {
             max,
             opening_timeout_seconds: 5.0,
             download_timeout_seconds: 7.0,
             ..ConnectionsConfig::default()
-        })
+        };
+        Connections::grpc(&config, &Metrics::of_nothing())
     }
 
     /// Both ends of a connection.
@@ -136,7 +139,7 @@ mod tests {
     async fn who_says_nothing_is_not_waited_for() {
         let started = Instant::now();
         let (mut near, mut far) = pair();
-        far.write_all(b"GET /").await.unwrap();
+        far.write_all(&PREFACE[1..]).await.unwrap();
         let error = near.read_to_end(&mut Vec::new()).await.unwrap_err();
         assert_eq!((error.kind(), started.elapsed().as_secs()), (io::ErrorKind::TimedOut, 5));
     }
@@ -144,8 +147,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn who_has_said_something_may_be_silent() {
         let (mut near, mut far) = pair();
-        far.write_all(&[0; OPENING]).await.unwrap();
-        near.read_exact(&mut [0; OPENING]).await.unwrap();
+        far.write_all(PREFACE).await.unwrap();
+        near.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
         tokio::time::timeout(1000 * SECOND, near.read_u8()).await.unwrap_err();
     }
 
@@ -175,7 +178,9 @@ mod tests {
         let connections = connections(1);
         let first = connections.guard(());
         assert!(first.is_some() && connections.guard(()).is_none());
+        assert_eq!((connections.metrics.open.get(), connections.metrics.refused.get()), (1, 1));
         drop(first);
+        assert_eq!(connections.metrics.open.get(), 0);
         assert!(connections.guard(()).is_some());
     }
 }

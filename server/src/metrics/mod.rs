@@ -8,6 +8,7 @@
 //! Every label has few values: names of deployments, stages, engines, methods, codes and reasons, never a caller's words.
 
 mod calls;
+mod connections;
 mod edits;
 mod process;
 mod requests;
@@ -24,6 +25,7 @@ use prometheus_client::registry::Registry;
 use crate::deployment::Deployments;
 
 pub use calls::{CallsLayer, Methods};
+pub(crate) use connections::PortMetrics;
 pub(crate) use requests::observe;
 
 /// Upper bounds of durations' histograms, in seconds: from a cached stage to hundreds of steps on a CPU.
@@ -44,6 +46,7 @@ struct Inner {
     calls: calls::Calls,
     requests: requests::Requests,
     edits: edits::Edits,
+    connections: connections::Connections,
 }
 
 /// Metrics as text, and the media type of the format.
@@ -65,7 +68,8 @@ impl Metrics {
         let calls = calls::Calls::registered(&mut registry);
         let requests = requests::Requests::registered(&mut registry);
         let edits = edits::Edits::registered(&mut registry);
-        Self(Arc::new(Inner { registry, calls, requests, edits }))
+        let connections = connections::Connections::registered(&mut registry);
+        Self(Arc::new(Inner { registry, calls, requests, edits, connections }))
     }
 
     /// All metrics, in the format of OpenMetrics if the value of `Accept` names it, else in that of Prometheus 0.0.4.

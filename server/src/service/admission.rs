@@ -105,7 +105,10 @@ where
         Box::pin(async move {
             let response = response.await?;
             if !is_too_large(&response) {
-                return Ok(response.map(|body| Body::new(Held { body, _permit: permit })));
+                return Ok(match response.body().is_end_stream() {
+                    true => response,
+                    false => response.map(|body| Body::new(Held { body, permit: Some(permit) })),
+                });
             }
             let failure = layer.refused(Failure::MessageTooLarge { limit: layer.max_message_bytes });
             Ok(status(&failure, None).into_http())
@@ -113,10 +116,10 @@ where
     }
 }
 
-/// An answer that counts among the edits that are waited for until it is taken.
+/// An answer that counts among the edits that are waited for until all but its end is taken.
 struct Held {
     body: Body,
-    _permit: Permit,
+    permit: Option<Permit>,
 }
 
 impl HttpBody for Held {
@@ -127,7 +130,14 @@ impl HttpBody for Held {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        // Whoever has the end of an answer finds its place free.
+        match &frame {
+            Poll::Pending => {}
+            Poll::Ready(Some(Ok(part))) if !part.is_trailers() => {}
+            Poll::Ready(_) => self.permit = None,
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {

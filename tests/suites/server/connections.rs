@@ -101,6 +101,13 @@ fn framed(message: &impl Message) -> Bytes {
     frame.freeze()
 }
 
+/// Waits until an edit is let in.
+async fn served(server: &Running) {
+    while let Err(error) = server.client.edit(request(1)).await {
+        assert_eq!(error.code(), Some(Code::ResourceExhausted), "{error}");
+    }
+}
+
 /// The status in an answer's headers.
 async fn refused(response: ResponseFuture) -> Status {
     let response = soon("the call is answered", response).await.unwrap();
@@ -121,12 +128,13 @@ async fn who_says_nothing_is_not_waited_for() {
     let patience = ConnectionsConfig { opening_timeout_seconds: SHORT, ..ConnectionsConfig::default() };
     let server = start(patience).await;
     let mut silent = Vec::new();
-    for address in [server.grpc, server.http] {
-        for words in [&b""[..], b"PRI * HTTP"] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            stream.write_all(words).await.unwrap();
-            silent.push(stream);
-        }
+    let nothing = &b""[..];
+    for (address, words) in
+        [(server.grpc, nothing), (server.grpc, b"PRI * HTTP/2.0\r\n\r\n"), (server.http, nothing)]
+    {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(words).await.unwrap();
+        silent.push(stream);
     }
     for stream in &mut silent {
         closed(stream).await;
@@ -221,8 +229,7 @@ async fn an_answer_that_is_not_read_gives_its_place_to_others() {
         let (response, mut body) = raw.call(path).await;
         body.send_data(whole, true).unwrap();
         let _unread: RecvStream = soon("the answer begins", response).await.unwrap().into_body();
-        let serving = async { while server.client.edit(request(1)).await.is_err() {} };
-        soon("its place is free", serving).await;
+        soon("its place is free", served(&server)).await;
     }
     server.idle().await;
 }
@@ -294,5 +301,6 @@ async fn a_stream_without_requests_gives_its_place_to_others() {
     assert!(soon("the call is over", answer.data()).await.is_none());
     let status = status(&answer.trailers().await.unwrap().unwrap());
     assert_eq!(reason(&status), "STREAM_IDLE", "{status}");
-    server.still_serves().await;
+    drop(raw);
+    soon("its place is free", served(&server)).await;
 }
