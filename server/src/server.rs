@@ -202,6 +202,7 @@ impl Server {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(config.connections.max_streams)
+            .http2_max_pending_accept_reset_streams(Some(config.connections.max_streams as usize))
             .http2_keepalive_interval(Some(config.connections.keepalive()))
             .http2_keepalive_timeout(Some(config.connections.keepalive()))
             .layer(calls)

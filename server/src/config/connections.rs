@@ -14,7 +14,8 @@ use super::{Config, Problems};
 pub struct ConnectionsConfig {
     /// Connections open at the same time, on each port; further ones are closed at once.
     pub max: usize,
-    /// Calls at the same time on a connection; further ones wait at the client.
+    /// Calls at the same time on a connection; further ones wait at the client. As many may be cancelled before the server has
+    /// come to them; a caller who does more of that is not served any more.
     pub max_streams: u32,
     /// How long a new connection may say nothing, in seconds.
     pub opening_timeout_seconds: f64,
