@@ -64,7 +64,7 @@ async fn leave(server: &smartedit_client::Client, index: usize) {
             assert_eq!(outcome.err().and_then(|error| error.code()), Some(Code::DeadlineExceeded));
         }
         _ => {
-            let mut stream = server.edit_stream(request).await.unwrap_or_else(|error| panic!("{error:?}"));
+            let mut stream = server.edit_stream(request).await.unwrap();
             for _ in 0..index % 5 {
                 stream.next().await.unwrap().unwrap();
             }
