@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-const FILES: [&str; 2] = ["smartedit/v1/service.proto", "inference/grpc_service.proto"];
+const FILES: [&str; 3] =
+    ["smartedit/v1/admin.proto", "smartedit/v1/service.proto", "inference/grpc_service.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed=smartedit");

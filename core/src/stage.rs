@@ -340,4 +340,7 @@ pub trait Backend: Send + Sync {
         weights: &WeightFile,
         options: &StageOptions,
     ) -> Result<Arc<dyn Stage>, LoadError>;
+
+    /// Gives memory that no stage uses any more back to the operating system, if the engine's allocator holds on to it.
+    fn release_memory(&self) {}
 }

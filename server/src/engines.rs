@@ -70,6 +70,11 @@ impl Engines {
         }
     }
 
+    /// Gives memory that nothing uses any more back to the operating system, where engines hold on to it.
+    pub fn release_memory(&self) {
+        self.0.values().for_each(|engine| engine.release_memory());
+    }
+
     /// Whether there is an engine of this name, in this build or another.
     pub fn exists(name: &str) -> bool {
         KNOWN.iter().any(|(known, _)| *known == name)

@@ -47,6 +47,17 @@ pub enum Failure {
         /// Why not, in words that a caller may read.
         reason: String,
     },
+    /// The deployment has been unloaded.
+    #[error("deployment `{0}` has been unloaded")]
+    Unloaded(String),
+    /// Deployments may not be changed over the network.
+    #[error(
+        "deployments are not changed on request: `admin.enabled` is not set in the server's configuration"
+    )]
+    AdminDisabled,
+    /// The server has no configuration that it could read again, or that one cannot be used.
+    #[error("{0}")]
+    Configuration(String),
     /// The deployment's queue has no room.
     #[error("the queue of deployment `{deployment}` is full")]
     QueueFull {
@@ -164,6 +175,9 @@ impl Failure {
             Self::Unsupported(_) => "UNSUPPORTED",
             Self::Loading(_) => "DEPLOYMENT_LOADING",
             Self::NotLoaded { .. } => "DEPLOYMENT_FAILED",
+            Self::Unloaded(_) => "DEPLOYMENT_UNLOADED",
+            Self::AdminDisabled => "ADMIN_DISABLED",
+            Self::Configuration(_) => "INVALID_CONFIGURATION",
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
             Self::MessageTooLarge { .. } => "MESSAGE_TOO_LARGE",

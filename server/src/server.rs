@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smartedit_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
+use smartedit_proto::v1::admin_service_server::AdminServiceServer;
 use smartedit_proto::v1::smart_edit_service_server::SmartEditServiceServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -16,13 +17,13 @@ use tonic_health::server::HealthReporter;
 use tonic_web::GrpcWebLayer;
 use tower::Layer;
 
-use crate::config::{Config, ConfigError, Loaded};
+use crate::config::{Config, ConfigError, Loaded, SourceError};
 use crate::connections::{Connections, TransferLayer};
-use crate::deployment::{Deployment, Deployments, EngineLoader, Loader, State};
+use crate::deployment::{Deployments, EngineLoader, Loader};
 use crate::engines::Engines;
 use crate::failure::Failure;
 use crate::metrics::{CallsLayer, Methods};
-use crate::service::{AdmissionLayer, DeadlineLayer, Inference, Service};
+use crate::service::{Admin, AdmissionLayer, DeadlineLayer, Inference, Reloader, Service};
 use crate::web::{self, Web};
 use crate::work::StopReason;
 
@@ -147,6 +148,21 @@ impl Server {
         self.shutdown.clone()
     }
 
+    /// Says what the configuration is read from anew; the first time it is said counts.
+    #[must_use]
+    pub fn with_source(
+        self,
+        source: impl Fn() -> Result<Config, SourceError> + Send + Sync + 'static,
+    ) -> Self {
+        self.service.set_source(Box::new(source));
+        self
+    }
+
+    /// What makes it read its configuration again.
+    pub fn reloader(&self) -> Reloader {
+        Reloader(self.service.clone())
+    }
+
     /// Waits until a deployment (the default one, if the name is empty) has been loaded.
     ///
     /// # Errors
@@ -175,8 +191,10 @@ impl Server {
         let inference = GrpcInferenceServiceServer::new(Inference::new(service.clone()))
             .max_decoding_message_size(limit)
             .max_encoding_message_size(limit);
+        let admin = AdminServiceServer::new(Admin::new(service.clone()));
         let routes = Routes::new(edits)
             .add_service(inference)
+            .add_service(admin)
             .add_service(health_service)
             .add_service(reflection().build_v1()?)
             .add_service(reflection().build_v1alpha()?);
@@ -185,7 +203,8 @@ impl Server {
         let calls = CallsLayer::new(metrics, methods()?);
         let transfers = TransferLayer::new(&config.connections);
         let connections = Connections::grpc(&config.connections, service.metrics());
-        let closed = CancellationToken::new();
+        // Told apart: over HTTP, probes are answered to the end.
+        let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         let http = web.map(|web| {
             let grpc = calls.layer(transfers.layer(DeadlineLayer.layer(admission.layer(routes.clone()))));
             let grpc = GrpcWebLayer::new().layer(grpc);
@@ -212,20 +231,24 @@ impl Server {
             .add_routes(routes)
             .serve_with_incoming_shutdown(
                 connections.guarded(TcpIncoming::from(listener).with_nodelay(Some(true))),
-                closed.clone().cancelled_owned(),
+                closing.clone().cancelled_owned(),
             );
         let serving = async { tokio::try_join!(grpc, http) };
         let mut serving = std::pin::pin!(serving);
 
-        let default = service.deployments().get("").ok();
         let draining = async {
             tokio::select! {
                 () = shutdown.0.cancelled() => {}
-                () = follow(&health, default) => {}
+                () = follow(&health, &service) => {}
             }
-            // Whoever has been told that the server is not ready finds that it refuses.
-            service.refuse();
+            service.leave();
             ready(&health, false).await;
+            let delay = config.drain.delay();
+            tracing::info!(delay_seconds = delay.as_secs_f64(), "not ready any more");
+            tokio::time::sleep(delay).await;
+            service.refuse();
+            // Connections are told to go away; what has begun on them goes on.
+            closing.cancel();
             drain(&service, config.drain.timeout()).await
         };
         let ended = tokio::select! {
@@ -233,6 +256,7 @@ impl Server {
             outcome = &mut serving => outcome.map(|_| Ended::Drained),
         };
         service.deployments().close();
+        closing.cancel();
         closed.cancel();
         if ended.is_ok() && tokio::time::timeout(GRACE, serving).await.is_err() {
             tracing::info!("connections are still open; closing them");
@@ -268,19 +292,16 @@ async fn ready(health: &HealthReporter, serving: bool) {
     report(health, GrpcInferenceServiceServer::<Inference>::NAME, serving).await;
 }
 
-/// Keeps readiness true to the default deployment's state; never ends.
-async fn follow(health: &HealthReporter, deployment: Option<Arc<Deployment>>) {
-    if let Some(deployment) = deployment {
-        let mut states = deployment.watch();
-        loop {
-            let serving = matches!(*states.borrow_and_update(), State::Ready(_));
-            ready(health, serving).await;
-            if states.changed().await.is_err() {
-                break;
-            }
+/// Keeps readiness true to the state of deployments; never ends.
+async fn follow(health: &HealthReporter, service: &Service) {
+    let mut changes = service.deployments().changes();
+    loop {
+        changes.mark_unchanged();
+        ready(health, service.ready().is_ok()).await;
+        if changes.changed().await.is_err() {
+            return std::future::pending().await;
         }
     }
-    std::future::pending().await
 }
 
 /// Lets the edits there are finish, and stops what is left when the time has run out.

@@ -49,9 +49,14 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             details.set_retry_info(Some(SOON));
             (Code::Unavailable, failure.to_string())
         }
-        Failure::NotLoaded { .. } | Failure::Edit(EditError::ImageTokens { .. }) => {
-            (Code::FailedPrecondition, failure.to_string())
+        Failure::NotLoaded { .. }
+        | Failure::Configuration(_)
+        | Failure::Edit(EditError::ImageTokens { .. }) => (Code::FailedPrecondition, failure.to_string()),
+        Failure::Unloaded(name) => {
+            details.set_resource_info("deployment", name, "", "");
+            (Code::NotFound, failure.to_string())
         }
+        Failure::AdminDisabled => (Code::PermissionDenied, failure.to_string()),
         Failure::QueueFull { retry_after, .. } => {
             details.set_retry_info(Some(*retry_after));
             (Code::ResourceExhausted, failure.to_string())

@@ -11,7 +11,7 @@ use smartedit_core::stage::{
 use smartedit_core::stages;
 use smartedit_core::weights::WeightFile;
 
-use crate::{CandleEngine, threads};
+use crate::{CandleEngine, memory, threads};
 
 const NAME: &str = "candle";
 
@@ -56,6 +56,10 @@ impl Backend for CandleBackend {
             Some(threads) => threads::on_threads(stage, threads),
             None => Ok(stage),
         }
+    }
+
+    fn release_memory(&self) {
+        memory::give_back();
     }
 }
 

@@ -7,6 +7,7 @@
 mod backend;
 mod cpu;
 mod engine;
+mod memory;
 mod tensor;
 mod threads;
 mod weight;

@@ -63,6 +63,10 @@ impl Backend for TorchBackend {
         let engine = TorchEngine::new(device, options.precision).with_threads(options.threads);
         stages::load(Arc::new(engine), config, weights, info)
     }
+
+    fn release_memory(&self) {
+        memory::give_back();
+    }
 }
 
 /// The device of the options, all of which libtorch can take.

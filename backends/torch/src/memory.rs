@@ -26,5 +26,20 @@ fn set_thresholds() {
     }
 }
 
+/// Returns what is freed and kept to the system.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code)]
+pub(crate) fn give_back() {
+    // SAFETY: the call only returns pages that the allocator has on its free lists. It may be made at any time, on any
+    // thread.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
+/// Nothing is known to be kept.
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+pub(crate) fn give_back() {}
+
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 fn set_thresholds() {}

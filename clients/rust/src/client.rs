@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use smartedit_proto::v1;
+use smartedit_proto::v1::admin_service_client::AdminServiceClient;
 use smartedit_proto::v1::smart_edit_service_client::SmartEditServiceClient;
 use tokio::time::Instant;
 use tonic::Request;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    CompareEntry, CompareRequest, CompareStream, Deployment, EditRequest, EditStream, Edited, Error, Result,
-    RetryPolicy,
+    CompareEntry, CompareRequest, CompareStream, Deployment, EditRequest, EditStream, Edited, Error,
+    LoadRequest, Reloaded, Result, RetryPolicy, admin,
 };
 
 /// Largest message sent or received unless the builder says otherwise.
@@ -20,6 +21,7 @@ const MAX_MESSAGE_BYTES: usize = 256 << 20;
 #[derive(Debug, Clone)]
 pub struct Client {
     service: SmartEditServiceClient<Channel>,
+    admin: AdminServiceClient<Channel>,
     retry: RetryPolicy,
     timeout: Option<Duration>,
 }
@@ -110,10 +112,11 @@ impl Builder {
     }
 
     fn client(self, channel: Channel) -> Client {
+        let admin = AdminServiceClient::new(channel.clone());
         let service = SmartEditServiceClient::new(channel)
             .max_decoding_message_size(self.max_message_bytes)
             .max_encoding_message_size(self.max_message_bytes);
-        Client { service, retry: self.retry, timeout: self.timeout }
+        Client { service, admin, retry: self.retry, timeout: self.timeout }
     }
 }
 
@@ -230,6 +233,42 @@ impl Client {
         self.retry.run(self.deadline(None), call).await
     }
 
+    /// Loads a version of a deployment, and returns when it is ready. Dropping the future does not stop that. What fails is
+    /// not tried again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with what the server said: PERMISSION_DENIED if it may not be asked for this.
+    pub async fn load_deployment(&self, request: LoadRequest) -> Result<Deployment> {
+        let request = timed(request.into_proto(), self.timeout);
+        let response = self.admin.clone().load_deployment(request).await?.into_inner();
+        admin::loaded(response).ok_or(Error::Incomplete("deployment"))
+    }
+
+    /// Unloads a version of a deployment, or all, and returns when they have finished what they had and their memory is
+    /// given back. Dropping the future does not stop that. What fails is not tried again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::load_deployment`]; NOT_FOUND if there is none of that name.
+    pub async fn unload_deployment(&self, name: &str, version: Option<u64>) -> Result<()> {
+        let message =
+            v1::UnloadDeploymentRequest { name: name.to_owned(), version: version.unwrap_or_default() };
+        self.admin.clone().unload_deployment(timed(message, self.timeout)).await?;
+        Ok(())
+    }
+
+    /// Has the server read its configuration again, and returns when its deployments are what that says, as far as they
+    /// can be loaded. What fails is not tried again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::load_deployment`]; FAILED_PRECONDITION, and nothing changed, if the configuration cannot be used.
+    pub async fn reload_configuration(&self) -> Result<Reloaded> {
+        let request = timed(v1::ReloadConfigurationRequest {}, self.timeout);
+        Ok(self.admin.clone().reload_configuration(request).await?.into_inner().into())
+    }
+
     fn deadline(&self, timeout: Option<Duration>) -> Option<Instant> {
         timeout.or(self.timeout).and_then(|timeout| Instant::now().checked_add(timeout))
     }
@@ -256,6 +295,7 @@ mod tests {
         is_send(&client.edit(EditRequest::default()));
         is_send(&client.edit_stream(EditRequest::default()));
         is_send(&client.compare(CompareRequest::default()));
+        is_send(&client.load_deployment(LoadRequest::default()));
         is_send(&client.deployments());
         is_send(&client.deployment(""));
     }

@@ -9,6 +9,10 @@ use crate::{Scheduler, Stage};
 pub struct Deployment {
     /// The name that requests choose it by.
     pub name: String,
+    /// The version: 1 for the first that was loaded under the name, and so on.
+    pub version: u64,
+    /// Whether requests that name the deployment without a version get this one.
+    pub is_current: bool,
     /// Whether requests that name no deployment get this one.
     pub is_default: bool,
     /// Whether it can be used.
@@ -145,6 +149,8 @@ impl From<v1::Deployment> for Deployment {
         };
         Self {
             name: wire.name,
+            version: wire.version,
+            is_current: wire.is_current,
             is_default: wire.is_default,
             state,
             accepting: wire.accepting,

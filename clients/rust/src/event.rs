@@ -75,6 +75,8 @@ pub struct Edited {
     pub seed: u64,
     /// The deployment that made the edit.
     pub deployment: String,
+    /// The version of the deployment.
+    pub deployment_version: u64,
     /// The language model's reply; `None` where none takes part.
     pub reply: Option<String>,
     /// How long it took, on the server.
@@ -215,6 +217,7 @@ impl Edited {
             height: result.height,
             seed: result.seed,
             deployment: result.deployment,
+            deployment_version: result.deployment_version,
             reply: result.reply,
             timings: Timings {
                 total: duration(timings.total),

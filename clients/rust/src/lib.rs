@@ -13,6 +13,7 @@
 //! # }
 //! ```
 
+mod admin;
 mod client;
 mod compare;
 mod deployment;
@@ -23,6 +24,7 @@ mod request;
 mod retry;
 mod stream;
 
+pub use admin::{LoadRequest, OtherVersions, Reloaded};
 pub use client::{Builder, Client};
 pub use compare::{
     CompareEntry, CompareEvent, CompareFailure, CompareMemory, CompareRequest, Compared, Difference,

@@ -23,7 +23,7 @@ impl Deployments {
     }
 }
 
-fn describe(deployment: &Deployment) -> String {
+pub(super) fn describe(deployment: &Deployment) -> String {
     let state = match &deployment.state {
         DeploymentState::Loading => "loading".to_owned(),
         DeploymentState::Ready => format!("ready, {}", deployment.model),
@@ -32,7 +32,8 @@ fn describe(deployment: &Deployment) -> String {
     };
     let default = if deployment.is_default { " (default)" } else { "" };
     let load = format!("{} waiting, {} running", deployment.queued, deployment.running);
-    let mut text = format!("{}{default}: {state}; {load}\n", deployment.name);
+    let version = if deployment.is_current { String::new() } else { format!("@{}", deployment.version) };
+    let mut text = format!("{}{version}{default}: {state}; {load}\n", deployment.name);
     deployment.stages.iter().for_each(|stage| text += &describe_stage(stage));
     text
 }

@@ -32,7 +32,10 @@ impl Local {
         ];
         let (loaded, engines, _) = settings.load(flags, std::env::vars(), deployments)?;
         telemetry::init(&loaded.config.log);
-        Ok(Self { config: loaded.config, engines })
+        let mut config = loaded.config;
+        // The one edit there is would be made later for it.
+        config.deployments.values_mut().for_each(|deployment| deployment.warm_up = false);
+        Ok(Self { config, engines })
     }
 
     /// Configures no deployments but these, of which the first becomes the default one.

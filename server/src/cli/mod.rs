@@ -1,5 +1,6 @@
 //! The command line. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod admin;
 mod bench;
 mod columns;
 mod compare;
@@ -53,6 +54,8 @@ enum Command {
     Inspect(inspect::Inspect),
     /// List the deployments of a server
     Deployments(deployments::Deployments),
+    /// Load and unload deployments of a running server
+    Admin(admin::Admin),
     /// Measure stages and whole edits on pseudo-random weights; no checkpoint is needed
     Bench(bench::Bench),
 }
@@ -76,6 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Export(export) => export.run(),
         Command::Inspect(inspect) => inspect.run(),
         Command::Deployments(deployments) => deployments.run(),
+        Command::Admin(admin) => admin.run(),
         Command::Bench(bench) => bench.run(),
     };
     match outcome {

@@ -1,5 +1,6 @@
 //! `smartedit serve`.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -8,10 +9,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::settings::Settings;
 use super::{CliError, print, runtime};
-use crate::config::{Config, Override};
+use crate::config::{Config, Loaded, Override};
 use crate::deployment::EngineLoader;
 use crate::engines::Engines;
 use crate::server::Server;
+use crate::service::Reloader;
 use crate::telemetry;
 
 #[derive(Debug, Args)]
@@ -40,7 +42,7 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let (loaded, engines, strangers) = self.settings.load(self.flags(), std::env::vars(), &[])?;
+        let (loaded, engines, strangers) = self.read()?;
         if self.check_config {
             loaded.check_here(&engines).map_err(CliError::usage)?;
             return print("the configuration is valid\n");
@@ -55,11 +57,40 @@ impl Serve {
         for variable in strangers {
             tracing::warn!(variable, "is not a setting; ignored");
         }
-        let outcome = runtime.block_on(serve(config, engines));
+        let outcome = runtime.block_on(self.serve(config, engines));
         drop(traces);
         // A worker in the middle of a long step must not hold up the end.
         runtime.shutdown_background();
         outcome
+    }
+
+    /// The configuration, checked.
+    fn read(&self) -> Result<(Loaded, Engines, Vec<String>), CliError> {
+        self.settings.load(self.flags(), std::env::vars(), &[])
+    }
+
+    async fn serve(self, config: Config, engines: Engines) -> Result<(), CliError> {
+        // Before the address is bound: whoever sees it can rely on signals being heard.
+        let mut signals = Signals::listen()?;
+        let loader = Arc::new(EngineLoader::new(engines, &config.cache));
+        let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
+        let server = server.with_source(move || Ok(self.read().map_err(|error| error.to_string())?.0.config));
+        tracing::info!(address = %server.local_addr(), http = server.http_addr().map(tracing::field::display), "listening");
+        let (shutdown, reloader) = (server.shutdown(), server.reloader());
+        let mut serving = std::pin::pin!(server.serve());
+        let signal = tokio::select! {
+            outcome = &mut serving => return outcome.map(drop).map_err(CliError::failed),
+            signal = signals.end.next() => signal,
+            never = reload_at(signals.reload, &reloader) => match never {},
+        };
+        tracing::info!(signal, "asked to shut down; a second signal ends at once");
+        shutdown.begin();
+        tokio::select! {
+            outcome = serving => outcome.map(drop).map_err(CliError::failed),
+            signal = signals.end.next() => {
+                Err(CliError::failed(format!("ended at once by a second signal, {signal}")))
+            }
+        }
     }
 
     fn flags(&self) -> Vec<Override> {
@@ -80,28 +111,25 @@ impl Serve {
     }
 }
 
-async fn serve(config: Config, engines: Engines) -> Result<(), CliError> {
-    // Before the address is bound: whoever sees it can rely on signals being heard.
-    let mut signals = Signals::listen()?;
-    let loader = Arc::new(EngineLoader::new(engines, &config.cache));
-    let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
-    tracing::info!(address = %server.local_addr(), http = server.http_addr().map(tracing::field::display), "listening");
-    let shutdown = server.shutdown();
-    let mut serving = std::pin::pin!(server.serve());
-    tokio::select! {
-        outcome = &mut serving => return outcome.map(drop).map_err(CliError::failed),
-        name = signals.next() => {
-            tracing::info!(signal = name, "asked to shut down; a second signal ends at once");
-            shutdown.begin();
+/// Reads the configuration again at every signal. One that comes while that is being done counts once it is.
+async fn reload_at(mut signal: Signal, reloader: &Reloader) -> Infallible {
+    loop {
+        if signal.recv().await.is_none() {
+            return std::future::pending().await;
         }
-    }
-    tokio::select! {
-        outcome = serving => outcome.map(drop).map_err(CliError::failed),
-        name = signals.next() => Err(CliError::failed(format!("ended at once by a second signal, {name}"))),
+        tracing::info!("SIGHUP: reading the configuration again");
+        // What is wrong has been logged.
+        let _ = reloader.reload().await;
     }
 }
 
 struct Signals {
+    end: Ends,
+    reload: Signal,
+}
+
+/// The signals that end a server.
+struct Ends {
     terminate: Signal,
     interrupt: Signal,
 }
@@ -109,9 +137,13 @@ struct Signals {
 impl Signals {
     fn listen() -> Result<Self, CliError> {
         let listen = |kind| signal(kind).map_err(CliError::failed);
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        let end =
+            Ends { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? };
+        Ok(Self { end, reload: listen(SignalKind::hangup())? })
     }
+}
 
+impl Ends {
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

@@ -62,6 +62,10 @@ impl Config {
         if std::time::Duration::try_from_secs_f64(timeout).is_err() {
             problems.add("drain.timeout_seconds", format!("{timeout} is no number of seconds"));
         }
+        let delay = self.drain.delay_seconds;
+        if std::time::Duration::try_from_secs_f64(delay).is_err() {
+            problems.add("drain.delay_seconds", format!("{delay} is no number of seconds"));
+        }
         self.check_default(&mut problems);
         for (name, deployment) in &self.deployments {
             check_deployment(name, deployment, engines, &mut problems);
@@ -130,10 +134,15 @@ impl Config {
     }
 }
 
-fn check_deployment(name: &str, config: &DeploymentConfig, engines: &Engines, problems: &mut Problems) {
+/// Adds what is wrong with a deployment, wherever it be loaded.
+pub(crate) fn check_deployment(
+    name: &str,
+    config: &DeploymentConfig,
+    engines: &Engines,
+    problems: &mut Problems,
+) {
     let key = |key: &str| format!("deployments.{name}.{key}");
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > 64 || !name.chars().all(plain) {
+    if !DeploymentConfig::is_name(name) {
         problems.add(
             format!("deployments.{name}"),
             "a name has 1 to 64 letters, digits, hyphens, underscores or dots",

@@ -87,6 +87,7 @@ impl Override {
                 "log",
                 "telemetry",
                 "drain",
+                "admin",
                 "deployments",
             ]
             .contains(&root)

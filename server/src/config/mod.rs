@@ -1,11 +1,13 @@
 //! The server's configuration: a TOML file, overridden by the environment, overridden by flags.
 
+mod admin;
 mod check;
 mod connections;
 mod http;
 mod load;
 mod origin;
 mod placement;
+mod reload;
 mod telemetry;
 
 use std::collections::BTreeMap;
@@ -18,11 +20,14 @@ use serde::Deserialize;
 use smartedit_core::engine::Precision;
 use smartedit_core::stage::{GraphOptimization, StageKind, StageOptions};
 
+pub use admin::AdminConfig;
+pub(crate) use check::check_deployment;
 pub use connections::ConnectionsConfig;
 pub use http::{ANY_ORIGIN, HttpConfig};
 pub use load::{ConfigError, Loaded, Override, load};
 pub use origin::{Origins, Problem, Problems};
 pub use placement::{Alternative, Candidate, Placement, ProviderConfig};
+pub use reload::{Source, SourceError};
 pub use telemetry::TelemetryConfig;
 
 /// The deployment that a server has which is given a model directory instead of a configuration.
@@ -50,6 +55,8 @@ pub struct Config {
     pub telemetry: TelemetryConfig,
     /// How the server stops.
     pub drain: Drain,
+    /// What may be changed over the network while the server runs.
+    pub admin: AdminConfig,
     /// What engines need, whatever they compute.
     pub engines: EnginesConfig,
     /// The deployments by name.
@@ -141,11 +148,19 @@ pub enum LogFormat {
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Drain {
+    /// How long the server goes on taking edits after SIGTERM while it tells probes that it is not ready, in seconds, so
+    /// that load balancers learn of it before they find it refusing.
+    pub delay_seconds: f64,
     /// How long running and waiting edits may take to finish after SIGTERM, in seconds.
     pub timeout_seconds: f64,
 }
 
 impl Drain {
+    /// How long the server goes on taking edits while it tells probes that it is not ready.
+    pub fn delay(&self) -> Duration {
+        Duration::try_from_secs_f64(self.delay_seconds).unwrap_or_default()
+    }
+
     /// How long running and waiting edits may take to finish.
     pub fn timeout(&self) -> Duration {
         Duration::try_from_secs_f64(self.timeout_seconds).unwrap_or_default()
@@ -195,6 +210,10 @@ pub struct DeploymentConfig {
     /// Edits begun and not done; without it, as many as share a run, and one more for each further instance.
     #[serde(default)]
     pub concurrency: Option<usize>,
+    /// Whether an edit is made before it is served, so that the first request is as fast as the next, and so that a model
+    /// that loads but cannot edit is noticed.
+    #[serde(default = "default_warm_up")]
+    pub warm_up: bool,
     /// What single stages have different.
     #[serde(default)]
     pub stages: BTreeMap<StageKind, Placement>,
@@ -211,6 +230,10 @@ fn default_device() -> String {
 /// One for the denoiser and one for everything else, where there are cores for both.
 fn default_instances() -> usize {
     std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(2)
+}
+
+fn default_warm_up() -> bool {
+    true
 }
 
 fn default_max_batch() -> usize {
@@ -234,8 +257,15 @@ impl DeploymentConfig {
             max_batch_pixels: None,
             max_wait_ms: 0,
             concurrency: None,
+            warm_up: default_warm_up(),
             stages: BTreeMap::new(),
         }
+    }
+
+    /// Whether a deployment can be called so.
+    pub fn is_name(name: &str) -> bool {
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        !name.is_empty() && name.len() <= 64 && name.chars().all(plain)
     }
 
     /// How long a step may wait for other edits to share its run.
@@ -274,6 +304,7 @@ impl Default for Config {
             log: Log::default(),
             telemetry: TelemetryConfig::default(),
             drain: Drain::default(),
+            admin: AdminConfig::default(),
             engines: EnginesConfig::default(),
             deployments: BTreeMap::new(),
         }
@@ -313,6 +344,6 @@ impl Default for Log {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self { timeout_seconds: 30.0 }
+        Self { delay_seconds: 0.0, timeout_seconds: 30.0 }
     }
 }

@@ -10,7 +10,7 @@ use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, Sta
 use smartedit_core::weights::WeightFile;
 
 use super::placed::{PlacedModel, PlacedStage, Unavailable};
-use crate::config::{CacheConfig, Candidate, DeploymentConfig};
+use crate::config::{CacheConfig, Candidate, DeploymentConfig, Problems, check_deployment};
 use crate::engines::Engines;
 use crate::work::Editor;
 
@@ -19,10 +19,18 @@ pub trait Loader: Send + Sync {
     /// Loads the model; called on the deployment's own thread.
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded>;
 
+    /// What is wrong with a deployment's configuration, wherever it be loaded.
+    fn problems(&self, _name: &str, _config: &DeploymentConfig) -> Problems {
+        Problems::default()
+    }
+
     /// How much the models keep for requests to come, together, if they keep anything.
     fn kept(&self) -> Option<Usage> {
         None
     }
+
+    /// Gives memory of models that are gone back to the operating system.
+    fn release(&self) {}
 }
 
 /// A deployment could not be loaded.
@@ -88,8 +96,18 @@ impl Loader for EngineLoader {
         }
     }
 
+    fn problems(&self, name: &str, config: &DeploymentConfig) -> Problems {
+        let mut problems = Problems::default();
+        check_deployment(name, config, &self.engines, &mut problems);
+        problems
+    }
+
     fn kept(&self) -> Option<Usage> {
         self.cache.as_ref().map(|cache| cache.usage())
+    }
+
+    fn release(&self) {
+        self.engines.release_memory();
     }
 }
 

@@ -1,9 +1,12 @@
 //! Deployments: models, what computes them, and the workers and queue in front of them.
 
+mod change;
+mod lease;
 mod loader;
 mod placed;
 mod registry;
 mod rules;
+mod warm_up;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,16 +20,27 @@ use crate::failure::Failure;
 use crate::work::{Editor, Queue, Rules, work};
 
 use self::rules::rules;
+use self::warm_up::warm_up;
+pub use change::{Applied, Load, Others};
+pub use lease::Lease;
 pub use loader::{EngineLoader, Loader, NotLoaded};
 pub use placed::{PlacedStage, Unavailable};
 pub use registry::Deployments;
 
-/// A model under a name, with its queue and workers.
+/// A version of a model under a name, with its queue and workers.
 pub struct Deployment {
     name: String,
+    version: u64,
+    config: DeploymentConfig,
     rules: Rules,
     queue: Arc<Queue>,
     state: watch::Sender<State>,
+    /// Told of every new state.
+    changes: watch::Sender<u64>,
+    /// Whoever uses it, or is about to, holds a receiver.
+    leases: watch::Sender<()>,
+    /// Every worker holds a receiver.
+    workers: watch::Sender<()>,
 }
 
 /// Whether a deployment can be used.
@@ -38,29 +52,49 @@ pub enum State {
     Ready(Arc<dyn Editor>),
     /// It could not be loaded, for this reason, in words that a caller may read.
     Failed(String),
+    /// It is no longer served.
+    Unloaded,
 }
 
 impl Deployment {
     /// Starts to load a deployment on a thread of its own, which then is its first worker.
-    pub fn start(
-        name: &str,
+    pub(crate) fn start(
+        (name, version): (&str, u64),
         config: &DeploymentConfig,
         limits: &Limits,
         loader: Arc<dyn Loader>,
+        changes: watch::Sender<u64>,
     ) -> Arc<Self> {
         let rules = rules(config, limits);
-        let queue = Queue::new(rules);
-        let (state, _) = watch::channel(State::Loading);
-        let deployment = Arc::new(Self { name: name.to_owned(), rules, queue: Arc::new(queue), state });
+        let deployment = Arc::new(Self {
+            name: name.to_owned(),
+            version,
+            config: config.clone(),
+            rules,
+            queue: Arc::new(Queue::new(rules)),
+            state: watch::channel(State::Loading).0,
+            changes,
+            leases: watch::Sender::new(()),
+            workers: watch::Sender::new(()),
+        });
         let first = deployment.clone();
-        let config = config.clone();
-        deployment.spawn(0, move || first.load(&config, loader.as_ref()));
+        deployment.spawn(0, move || first.load(loader.as_ref()));
         deployment
     }
 
     /// The name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The version: 1 for the first that is loaded under the name, and so on.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What it was configured with.
+    pub fn config(&self) -> &DeploymentConfig {
+        &self.config
     }
 
     /// Where jobs go.
@@ -94,6 +128,7 @@ impl Deployment {
             State::Ready(editor) => Ok(editor),
             State::Loading => Err(Failure::Loading(self.name.clone())),
             State::Failed(reason) => Err(Failure::NotLoaded { name: self.name.clone(), reason }),
+            State::Unloaded => Err(Failure::Unloaded(self.name.clone())),
         }
     }
 
@@ -113,19 +148,57 @@ impl Deployment {
         self.queue.close();
     }
 
-    fn load(self: Arc<Self>, config: &DeploymentConfig, loader: &dyn Loader) {
-        let _span = tracing::info_span!("load", deployment = self.name).entered();
+    /// Lets those finish who use it, and then lets go of the model. Returns when nothing of it is left; what has been
+    /// begun goes on though the future be dropped.
+    pub(crate) fn retire(self: Arc<Self>) -> impl Future<Output = ()> + Send {
+        let retiring = tokio::spawn(async move {
+            self.leases.closed().await;
+            self.enter(State::Unloaded);
+            self.queue.close();
+            self.workers.closed().await;
+        });
+        async move {
+            // It cannot panic, and nothing aborts it.
+            let _ = retiring.await;
+        }
+    }
+
+    /// Takes a state on, unless it is no longer served. Tells whether it has.
+    fn enter(&self, state: State) -> bool {
+        let entered = self.state.send_if_modified(|current| {
+            let goes_on = !matches!(current, State::Unloaded);
+            if goes_on {
+                *current = state;
+            }
+            goes_on
+        });
+        self.changes.send_modify(|changes| *changes += 1);
+        entered
+    }
+
+    fn load(self: Arc<Self>, loader: &dyn Loader) {
+        let _span = tracing::info_span!("load", deployment = self.name, version = self.version).entered();
         let started = std::time::Instant::now();
-        let loaded = catch_unwind(AssertUnwindSafe(|| loader.load(config)))
+        let load = || {
+            let editor = loader.load(&self.config)?;
+            if self.config.warm_up {
+                warm_up(&editor)?;
+            }
+            Ok(editor)
+        };
+        let loaded = catch_unwind(AssertUnwindSafe(load))
             .unwrap_or_else(|_| Err(NotLoaded::internal(anyhow::anyhow!("loading panicked"))));
         let editor = match loaded {
             Ok(editor) => editor,
             Err(NotLoaded { public, source }) => {
                 tracing::error!(error = format!("{source:#}"), "deployment failed");
-                self.state.send_replace(State::Failed(public));
+                self.enter(State::Failed(public));
                 return;
             }
         };
+        if !self.enter(State::Ready(editor.clone())) {
+            return;
+        }
         tracing::info!(
             model = editor.config().name,
             seconds = started.elapsed().as_secs_f64(),
@@ -140,7 +213,6 @@ impl Deployment {
             let (editor, queue) = (editor.clone(), self.queue.clone());
             self.spawn(index, move || work(&editor, &queue, index));
         }
-        self.state.send_replace(State::Ready(editor.clone()));
         drop(_span);
         work(&editor, &self.queue, 0);
     }
@@ -149,15 +221,18 @@ impl Deployment {
     fn spawn(&self, index: usize, body: impl FnOnce() + Send + 'static) {
         // Workers read the time as the runtime does, which tests hold still.
         let runtime = Handle::try_current().ok();
+        let working = self.workers.subscribe();
         let body = move || {
             let _runtime = runtime.as_ref().map(Handle::enter);
             body();
+            // Whatever the body had, the model above all, is gone by now.
+            drop(working);
         };
         let name = format!("{}-{index}", self.name);
         if let Err(error) = std::thread::Builder::new().name(name).spawn(body) {
             tracing::error!(deployment = self.name, error = error.to_string(), "cannot start a worker");
             if index == 0 {
-                self.state.send_replace(State::Failed("its worker could not be started".to_owned()));
+                self.enter(State::Failed("its worker could not be started".to_owned()));
             }
         }
     }

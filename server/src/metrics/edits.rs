@@ -95,13 +95,13 @@ impl Metrics {
         self.0.edits.refusals.get_or_create(&Refused { reason: failure.reason() }).inc();
     }
 
-    /// What counts an edit of a deployment.
-    pub fn observer(&self, deployment: &Deployment) -> impl Observer + use<> {
+    /// What counts an edit of a deployment, under this label.
+    pub fn observer(&self, deployment: &Deployment, label: &str) -> impl Observer + use<> {
         let editor = deployment.editor().ok();
         let stages = editor.iter().flat_map(|editor| editor.stages());
         EditObserver {
             metrics: self.clone(),
-            deployment: deployment.name().into(),
+            deployment: label.into(),
             engines: stages.map(|placed| (placed.info.kind, placed.info.engine)).collect(),
             waited: Mutex::default(),
         }

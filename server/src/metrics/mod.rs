@@ -59,7 +59,7 @@ pub struct Exposition {
 
 impl Metrics {
     /// The metrics of a server of these deployments.
-    pub fn new(deployments: Arc<Deployments>) -> Self {
+    pub fn new(deployments: Deployments) -> Self {
         let mut registry = Registry::default();
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("smartedit_build", "The program", version);
@@ -95,7 +95,7 @@ impl Metrics {
         let config = crate::config::Config::default();
         let loader = crate::deployment::EngineLoader::new(crate::engines::Engines::default(), &config.cache);
         let loader: Arc<dyn crate::deployment::Loader> = Arc::new(loader);
-        Self::new(Arc::new(Deployments::start(&config, &loader)))
+        Self::new(Deployments::start(&config, &loader))
     }
 }
 

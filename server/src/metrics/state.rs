@@ -13,12 +13,12 @@ use crate::deployment::{Deployment, Deployments, State as DeploymentState};
 
 /// The state of a server's deployments.
 pub(super) struct State {
-    deployments: Arc<Deployments>,
+    deployments: Deployments,
 }
 
 impl State {
     /// The state of these deployments.
-    pub(super) fn of(deployments: Arc<Deployments>) -> Self {
+    pub(super) fn of(deployments: Deployments) -> Self {
         Self { deployments }
     }
 }
@@ -66,12 +66,12 @@ impl Collector for State {
         for (name, help, value) in GAUGES {
             let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             for deployment in &deployments {
-                let labels = Of { deployment: deployment.name().to_owned() };
+                let labels = Of { deployment: self.deployments.label(deployment) };
                 ConstGauge::new(value(deployment)).encode(metric.encode_family(&labels)?)?;
             }
         }
-        encode_runs(&deployments, &mut encoder)?;
-        encode_weights(&deployments, &mut encoder)?;
+        self.encode_runs(&deployments, &mut encoder)?;
+        self.encode_weights(&deployments, &mut encoder)?;
         self.encode_kept(&mut encoder)
     }
 }
@@ -79,48 +79,56 @@ impl Collector for State {
 /// Upper bounds of the numbers of edits that share a run of the denoiser.
 const SHARED: [f64; 9] = [1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0, f64::INFINITY];
 
-fn encode_runs(deployments: &[Arc<Deployment>], encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-    let help = "Edits that shared a run of the denoiser";
-    let mut metric =
-        encoder.encode_descriptor("smartedit_denoiser_run_edits", help, None, MetricType::Histogram)?;
-    for deployment in deployments {
-        let runs = deployment.queue().counters().runs;
-        let (mut buckets, mut sum, mut count) = (SHARED.map(|bound| (bound, 0)), 0.0, 0);
-        for (edits, times) in runs {
-            let (edits, last) = (edits as f64, SHARED.len() - 1);
-            buckets[SHARED.iter().position(|bound| edits <= *bound).unwrap_or(last)].1 += times;
-            sum += edits * times as f64;
-            count += times;
-        }
-        let labels = Of { deployment: deployment.name().to_owned() };
-        metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
-    }
-    Ok(())
-}
-
-fn encode_weights(deployments: &[Arc<Deployment>], encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
-    let help = "Bytes of a stage's parameters in its weight file, by what computes the stage";
-    let mut metric =
-        encoder.encode_descriptor("smartedit_stage_weights_bytes", help, None, MetricType::Gauge)?;
-    for deployment in deployments {
-        let Ok(editor) = deployment.editor() else { continue };
-        for placed in editor.stages() {
-            let info = &placed.info;
-            let labels = Placed {
-                deployment: deployment.name().to_owned(),
-                stage: info.kind.name(),
-                engine: info.engine,
-                device: info.device.clone(),
-                provider: info.provider.clone().unwrap_or_default(),
-                precision: info.precision.to_string(),
-            };
-            ConstGauge::new(info.weight_bytes).encode(metric.encode_family(&labels)?)?;
-        }
-    }
-    Ok(())
-}
-
 impl State {
+    fn encode_runs(
+        &self,
+        deployments: &[Arc<Deployment>],
+        encoder: &mut DescriptorEncoder<'_>,
+    ) -> Result<(), Error> {
+        let help = "Edits that shared a run of the denoiser";
+        let mut metric =
+            encoder.encode_descriptor("smartedit_denoiser_run_edits", help, None, MetricType::Histogram)?;
+        for deployment in deployments {
+            let runs = deployment.queue().counters().runs;
+            let (mut buckets, mut sum, mut count) = (SHARED.map(|bound| (bound, 0)), 0.0, 0);
+            for (edits, times) in runs {
+                let (edits, last) = (edits as f64, SHARED.len() - 1);
+                buckets[SHARED.iter().position(|bound| edits <= *bound).unwrap_or(last)].1 += times;
+                sum += edits * times as f64;
+                count += times;
+            }
+            let labels = Of { deployment: self.deployments.label(deployment) };
+            metric.encode_family(&labels)?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    fn encode_weights(
+        &self,
+        deployments: &[Arc<Deployment>],
+        encoder: &mut DescriptorEncoder<'_>,
+    ) -> Result<(), Error> {
+        let help = "Bytes of a stage's parameters in its weight file, by what computes the stage";
+        let mut metric =
+            encoder.encode_descriptor("smartedit_stage_weights_bytes", help, None, MetricType::Gauge)?;
+        for deployment in deployments {
+            let Ok(editor) = deployment.editor() else { continue };
+            for placed in editor.stages() {
+                let info = &placed.info;
+                let labels = Placed {
+                    deployment: self.deployments.label(deployment),
+                    stage: info.kind.name(),
+                    engine: info.engine,
+                    device: info.device.clone(),
+                    provider: info.provider.clone().unwrap_or_default(),
+                    precision: info.precision.to_string(),
+                };
+                ConstGauge::new(info.weight_bytes).encode(metric.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+
     /// What is kept for requests to come, where anything is.
     fn encode_kept(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), Error> {
         let Some(usage) = self.deployments.kept() else { return Ok(()) };

@@ -42,7 +42,8 @@ impl Drop for Running {
 /// One edit at a time.
 pub(crate) fn config() -> Config {
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let deployment = DeploymentConfig { instances: 1, max_batch: 1, ..DeploymentConfig::new("scripted") };
+    let deployment =
+        DeploymentConfig { instances: 1, max_batch: 1, warm_up: false, ..DeploymentConfig::new("scripted") };
     Config {
         listen,
         deployments: BTreeMap::from([(DEFAULT_DEPLOYMENT.to_owned(), deployment)]),
@@ -302,7 +303,7 @@ async fn shutting_down_refuses_new_edits_and_finishes_the_others() {
 #[tokio::test(flavor = "multi_thread")]
 async fn edits_that_outlast_the_drain_are_stopped_and_counted() {
     let (editor, leash) = Scripted::on_leash(vec![steps(100)]);
-    let drain = Drain { timeout_seconds: 0.05 };
+    let drain = Drain { delay_seconds: 0.0, timeout_seconds: 0.05 };
     let mut running = start(editor, Config { drain, ..config() }).await;
     let working = begun(&running, &leash).await;
     running.shutdown.begin();

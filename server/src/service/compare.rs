@@ -50,7 +50,7 @@ impl Service {
             tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "comparison refused");
             status(&failure, Some(&request_id))
         })?;
-        let about = About { request_id, deployment: String::new(), seed: comparison.seed };
+        let about = About { request_id, deployment: String::new(), version: 0, seed: comparison.seed };
         Ok(about.label(self.clone().compare_all(comparison)))
     }
 

@@ -17,6 +17,8 @@ impl Service {
         let ready = matches!(state, State::Ready(_));
         let mut description = v1::Deployment {
             name: deployment.name().to_owned(),
+            version: deployment.version(),
+            is_current: self.deployments().is_current(deployment),
             is_default: self.deployments().is_default(deployment),
             accepting: ready && self.is_accepting() && deployment.queue().has_room(),
             queued: count(queued),
@@ -26,6 +28,8 @@ impl Service {
         };
         match state {
             State::Loading => description.set_state(v1::DeploymentState::Loading),
+            // It is on its way out: whoever asks later does not find it.
+            State::Unloaded => {}
             State::Failed(reason) => {
                 description.set_state(v1::DeploymentState::Failed);
                 description.message = reason;

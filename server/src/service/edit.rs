@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 
 use super::validate::Checked;
 use super::{Arrival, Service, messages, trace, validate};
-use crate::deployment::Deployment;
+use crate::deployment::Lease;
 use crate::failure::Failure;
 use crate::status::status;
 use crate::work::{Caller, Event, Events, Guard, Job, Progress, Refusal, Registration, Stop, channel};
@@ -42,7 +42,7 @@ pub(crate) struct Ticket {
 
 /// An order that its deployment can be given.
 pub(super) struct Prepared {
-    pub(super) deployment: Arc<Deployment>,
+    pub(super) deployment: Lease,
     pub(super) checked: Checked,
 }
 
@@ -58,6 +58,7 @@ pub(crate) struct Refused {
 pub(super) struct About {
     pub(super) request_id: String,
     pub(super) deployment: String,
+    pub(super) version: u64,
     pub(super) seed: u64,
 }
 
@@ -97,7 +98,7 @@ impl Service {
 
     /// Finds an order's deployment and checks the order against its model.
     pub(super) fn prepare(&self, order: Order) -> Result<Prepared, Failure> {
-        let deployment = self.deployments().get(&order.deployment)?;
+        let deployment = self.deployments().lease(&order.deployment)?;
         let editor = deployment.editor()?;
         let checked = validate::check(order, &self.0.config.limits, editor.config())?;
         Ok(Prepared { deployment, checked })
@@ -127,7 +128,8 @@ impl Service {
             span.in_scope(|| tracing::info!(instruction = task.instruction, "edit accepted"));
         }
         let (reporter, events) = channel();
-        let reporter = reporter.observed_by(self.metrics().observer(&deployment));
+        let reporter = reporter
+            .observed_by(self.metrics().observer(&deployment, &self.deployments().label(&deployment)));
         let queue = deployment.queue();
         let guard = Guard::new(Arc::clone(queue), stop.clone(), keep);
         reporter.report(Progress::Accepted);
@@ -139,8 +141,12 @@ impl Service {
             }
             Refusal::Late { needed, allowed } => Failure::DeadlineTooShort { needed, allowed },
         })?;
-        let about =
-            About { request_id: request_id.to_owned(), deployment: deployment.name().to_owned(), seed };
+        let about = About {
+            request_id: request_id.to_owned(),
+            deployment: deployment.name().to_owned(),
+            version: deployment.version(),
+            seed,
+        };
         Ok(Ticket { about, arrival, events, guard })
     }
 }

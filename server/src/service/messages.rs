@@ -89,6 +89,7 @@ pub(super) fn result(about: &About, finished: Finished) -> v1::EditResult {
             mean_batch: timings.mean_batch,
         }),
         request_id: about.request_id.clone(),
+        deployment_version: about.version,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `smartedit.v1.SmartEditService`, and [`Inference`] beside it.
 
+mod admin;
 mod admission;
 pub(crate) mod caller;
 mod compare;
@@ -8,28 +9,31 @@ mod describe;
 mod edit;
 mod inference;
 mod messages;
+mod reload;
 mod trace;
 mod validate;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use smartedit_proto::v1;
 use smartedit_proto::v1::smart_edit_service_server::SmartEditService;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::deployment::Deployments;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
 use crate::status::status;
 use crate::work::Requests;
 
+pub use admin::Admin;
 pub use admission::AdmissionLayer;
 pub use deadline::{Arrival, DeadlineLayer};
 pub(crate) use edit::Order;
 pub use inference::Inference;
+pub use reload::{Reloaded, Reloader};
 pub use trace::Trace;
 
 /// The service; cloning shares its state.
@@ -38,9 +42,13 @@ pub struct Service(Arc<Shared>);
 
 struct Shared {
     config: Config,
-    deployments: Arc<Deployments>,
+    /// What the configuration is read from anew.
+    source: OnceLock<Box<Source>>,
+    deployments: Deployments,
     metrics: Metrics,
     requests: Requests,
+    /// Whether load balancers are told to go elsewhere.
+    leaving: AtomicBool,
     accepting: AtomicBool,
     /// Kibibytes that comparisons may still hold on to.
     compare_kib: Arc<Semaphore>,
@@ -49,14 +57,15 @@ struct Shared {
 impl Service {
     /// A service of these deployments.
     pub fn new(config: Config, deployments: Deployments) -> Self {
-        let deployments = Arc::new(deployments);
         let metrics = Metrics::new(deployments.clone());
         let compare_kib = Arc::new(Semaphore::new(config.limits.max_compare_bytes / 1024));
         Self(Arc::new(Shared {
             config,
+            source: OnceLock::new(),
             deployments,
             metrics,
             requests: Requests::default(),
+            leaving: AtomicBool::new(false),
             accepting: AtomicBool::new(true),
             compare_kib,
         }))
@@ -65,6 +74,11 @@ impl Service {
     /// What is configured.
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// Says what the configuration is read from anew; the first time it is said counts.
+    pub fn set_source(&self, source: Box<Source>) {
+        let _ = self.0.source.set(source);
     }
 
     /// The deployments.
@@ -82,6 +96,11 @@ impl Service {
         &self.0.requests
     }
 
+    /// Is no longer ready from now on, though it goes on taking edits.
+    pub fn leave(&self) {
+        self.0.leaving.store(true, Ordering::SeqCst);
+    }
+
     /// Refuses new edits from now on.
     pub fn refuse(&self) {
         self.0.accepting.store(false, Ordering::SeqCst);
@@ -93,7 +112,7 @@ impl Service {
     ///
     /// Why they are not.
     pub fn ready(&self) -> Result<(), Failure> {
-        if !self.is_accepting() {
+        if self.0.leaving.load(Ordering::SeqCst) || !self.is_accepting() {
             return Err(Failure::ShuttingDown);
         }
         self.deployments().get("")?.editor().map(drop)

@@ -11,6 +11,7 @@ mod faults;
 mod golden_over_grpc;
 mod http;
 mod inference;
+mod lifecycle;
 mod program;
 mod rejections;
 mod running;

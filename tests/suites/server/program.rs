@@ -4,6 +4,7 @@ mod compare;
 mod convert;
 mod edit;
 mod evaluate;
+mod lifecycle;
 mod memory;
 mod placement;
 mod serve;

@@ -119,7 +119,12 @@ impl Drop for Running {
 /// Both models, one edit at a time, on any free port.
 pub(crate) fn config() -> Config {
     let models = [(SMARTEDIT, converted().smartedit()), (INSTRUCT_PIX2PIX, converted().instruct_pix2pix())];
-    let alone = |model| DeploymentConfig { instances: 1, max_batch: 1, ..DeploymentConfig::new(model) };
+    let alone = |model| DeploymentConfig {
+        instances: 1,
+        max_batch: 1,
+        warm_up: false,
+        ..DeploymentConfig::new(model)
+    };
     let deployments: BTreeMap<_, _> =
         models.into_iter().map(|(name, model)| (name.to_owned(), alone(model))).collect();
     Config {

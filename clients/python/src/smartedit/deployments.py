@@ -94,6 +94,10 @@ class Deployment:
 
     name: str
     """The name that requests choose it by."""
+    version: int
+    """The version: 1 for the first that was loaded under the name, and so on."""
+    is_current: bool
+    """Whether requests that name the deployment without a version get this one."""
     is_default: bool
     """Whether requests that name no deployment get this one."""
     state: DeploymentState
@@ -128,6 +132,8 @@ def deployment_from(message: deployment_pb2.Deployment) -> Deployment:
     pipeline = _name(deployment_pb2.Pipeline, "PIPELINE_", message.pipeline)
     return Deployment(
         name=message.name,
+        version=message.version,
+        is_current=message.is_current,
         is_default=message.is_default,
         state=cast(DeploymentState, state if state in get_args(DeploymentState) else "unspecified"),
         message=message.message,

@@ -137,6 +137,8 @@ class Result:
     """How long it took."""
     request_id: str
     """The request's identifier, as in the server's log."""
+    deployment_version: int
+    """The version of the deployment."""
 
     @cached_property
     def image(self) -> Image.Image:
@@ -180,6 +182,7 @@ def result_from(message: edit_pb2.EditResult) -> Result:
             mean_batch=timings.mean_batch,
         ),
         request_id=message.request_id,
+        deployment_version=message.deployment_version,
     )
 
 

@@ -7,12 +7,10 @@ use smartedit_core::stage::{Stage, StageKind};
 use smartedit_core::stages::{Dim, Elements, interface};
 
 use super::Inference;
-use crate::deployment::{Deployment, State};
+use crate::config::DeploymentConfig;
+use crate::deployment::{Lease, State};
 use crate::failure::{Failure, shortened};
 use crate::work::Editor;
-
-/// The one version of every model.
-pub(super) const VERSION: &str = "1";
 
 /// Between a deployment's name, which cannot hold it, and a stage's.
 const SEPARATOR: char = '/';
@@ -29,7 +27,9 @@ pub(super) const REPLY: &str = "reply";
 /// A model that can be computed.
 pub(super) struct Model {
     pub(super) contract: Contract,
-    pub(super) deployment: Arc<Deployment>,
+    pub(super) deployment: Lease,
+    /// Whether the request names a version.
+    pub(super) is_pinned: bool,
     pub(super) editor: Arc<dyn Editor>,
     pub(super) computes: Computes,
 }
@@ -90,39 +90,49 @@ impl Inference {
     pub(super) fn model(&self, name: &str, version: &str) -> Result<Model, Failure> {
         let (deployment, stage) = self.find(name, version)?;
         let editor = deployment.editor()?;
-        match stage {
-            None => Ok(Model::edit(deployment, editor)),
-            Some(kind) => Model::stage(deployment, editor, kind).ok_or_else(|| unknown(name, String::new())),
-        }
+        let model = match stage {
+            None => Some(Model::edit(deployment, editor)),
+            Some(kind) => Model::stage(deployment, editor, kind),
+        };
+        let model = model.ok_or_else(|| unknown(name, String::new()))?;
+        Ok(Model { is_pinned: !version.is_empty(), ..model })
     }
 
     /// The deployment that a model belongs to, and the stage that it is.
-    pub(super) fn find(
-        &self,
-        name: &str,
-        version: &str,
-    ) -> Result<(Arc<Deployment>, Option<StageKind>), Failure> {
+    pub(super) fn find(&self, name: &str, version: &str) -> Result<(Lease, Option<StageKind>), Failure> {
         check_version(version)?;
         let (owner, stage) = match name.split_once(SEPARATOR) {
             Some((owner, stage)) => (owner, Some(stage)),
             None => (name, None),
         };
         let kind = stage.map(|stage| StageKind::ALL.into_iter().find(|kind| kind.name() == stage));
-        let found = (!owner.is_empty()).then(|| self.service.deployments().get(owner).ok()).flatten();
-        let (Some(deployment), None | Some(Some(_))) = (found, kind) else {
+        let deployments = self.service.deployments();
+        let is_known = DeploymentConfig::is_name(owner) && deployments.get(owner).is_ok();
+        if !is_known || kind == Some(None) {
             return Err(unknown(name, String::new()));
-        };
-        if !version.is_empty() && version != VERSION {
-            return Err(unknown(name, format!(" version {version}")));
         }
-        Ok((deployment, kind.flatten()))
+        let deployment = match version {
+            "" => deployments.lease(owner).map_err(|_| unknown(name, String::new())),
+            version => {
+                let pinned = deployments.lease(&versioned(owner, version));
+                pinned.map_err(|_| unknown(name, format!(" version {version}")))
+            }
+        };
+        Ok((deployment?, kind.flatten()))
     }
 
-    /// Every model that can be computed, deployments by name, each before its stages.
+    /// Every model that can be computed, in every version, deployments by name, each before its stages.
     pub(super) fn ready_models(&self) -> Vec<Model> {
         let mut models = Vec::new();
         for deployment in self.service.deployments().all() {
             let State::Ready(editor) = deployment.state() else { continue };
+            let Ok(deployment) = self
+                .service
+                .deployments()
+                .lease(&versioned(deployment.name(), &deployment.version().to_string()))
+            else {
+                continue;
+            };
             models.push(Model::edit(deployment.clone(), editor.clone()));
             let stages = StageKind::ALL.into_iter();
             models.extend(stages.filter_map(|kind| Model::stage(deployment.clone(), editor.clone(), kind)));
@@ -132,7 +142,7 @@ impl Inference {
 }
 
 impl Model {
-    fn edit(deployment: Arc<Deployment>, editor: Arc<dyn Editor>) -> Self {
+    fn edit(deployment: Lease, editor: Arc<dyn Editor>) -> Self {
         let text = |name| Spec { name, datatype: Datatype::Bytes, shape: vec![Dim::Is(1)], optional: false };
         let mut outputs = vec![text(IMAGE)];
         if matches!(editor.config().pipeline, PipelineConfig::SmartEdit { .. }) {
@@ -140,15 +150,28 @@ impl Model {
         }
         let name = deployment.name().to_owned();
         let contract = Contract { name, inputs: vec![text(IMAGE), text(INSTRUCTION)], outputs };
-        Self { contract, deployment, editor, computes: Computes::Edit }
+        Self { contract, deployment, is_pinned: false, editor, computes: Computes::Edit }
     }
 
     /// A stage of a deployment; `None` if its model has no such stage.
-    fn stage(deployment: Arc<Deployment>, editor: Arc<dyn Editor>, kind: StageKind) -> Option<Self> {
+    fn stage(deployment: Lease, editor: Arc<dyn Editor>, kind: StageKind) -> Option<Self> {
         let stage = editor.stage(kind)?;
         let name = format!("{}{SEPARATOR}{kind}", deployment.name());
         let contract = Contract::of(name, &editor.config().stages.get(&kind)?.network);
-        Some(Self { contract, deployment, editor, computes: Computes::Stage(stage) })
+        Some(Self { contract, deployment, is_pinned: false, editor, computes: Computes::Stage(stage) })
+    }
+
+    /// The version, as the protocol has it.
+    pub(super) fn version(&self) -> String {
+        self.deployment.version().to_string()
+    }
+
+    /// What an edit names to get this very model, or whichever version is the current one.
+    pub(super) fn wanted(&self) -> String {
+        match self.is_pinned {
+            true => versioned(self.deployment.name(), &self.version()),
+            false => self.deployment.name().to_owned(),
+        }
     }
 }
 
@@ -180,7 +203,12 @@ impl Contract {
     }
 }
 
-fn unknown(name: &str, version: String) -> Failure {
+/// What the registry calls a version.
+fn versioned(name: &str, version: &str) -> String {
+    format!("{name}@{version}")
+}
+
+pub(super) fn unknown(name: &str, version: String) -> Failure {
     Failure::UnknownModel { name: shortened(name), version }
 }
 

@@ -9,7 +9,7 @@ use smartedit_proto::inference::model_metadata_response::TensorMetadata;
 use smartedit_proto::inference::repository_index_response::ModelIndex;
 
 use super::Inference;
-use super::catalog::{Computes, Datatype, Model, Spec, VERSION};
+use super::catalog::{Computes, Datatype, Model, Spec};
 use crate::deployment::State;
 use crate::failure::Failure;
 
@@ -34,9 +34,7 @@ pub(super) fn server() -> oip::ServerMetadataResponse {
 impl Inference {
     /// Whether requests for the default deployment are taken.
     pub(super) fn is_ready(&self) -> bool {
-        let default = self.service.deployments().get("");
-        let loaded = default.is_ok_and(|deployment| matches!(deployment.state(), State::Ready(_)));
-        loaded && self.service.is_accepting()
+        self.service.ready().is_ok()
     }
 
     /// Whether requests for a model are taken; not if there is no such model.
@@ -48,32 +46,33 @@ impl Inference {
         }
     }
 
-    /// How many edits or stages of a deployment are computed at the same time.
-    pub(super) fn instances(&self, deployment: &str) -> usize {
-        self.service.0.config.deployments.get(deployment).map_or(1, |config| config.instances)
-    }
-
     /// Every model; with `ready`, those that can be computed.
     pub(super) fn index(&self, ready: bool) -> Vec<ModelIndex> {
-        let entry = |name: String, state: &str, reason: String| ModelIndex {
+        let entry = |name: String, version: String, state: &str, reason: String| ModelIndex {
             name,
-            version: VERSION.to_owned(),
+            version,
             state: state.to_owned(),
             reason,
         };
         let computable = self.ready_models().into_iter();
-        let mut models: Vec<_> =
-            computable.map(|model| entry(model.contract.name, "READY", String::new())).collect();
+        let mut models: Vec<_> = computable
+            .map(|model| entry(model.contract.name.clone(), model.version(), "READY", String::new()))
+            .collect();
         if !ready {
-            models.extend(self.service.deployments().all().iter().filter_map(|deployment| {
-                let name = deployment.name().to_owned();
+            let deployments = self.service.deployments();
+            models.extend(deployments.all().iter().filter_map(|deployment| {
+                let (name, version) = (deployment.name().to_owned(), deployment.version().to_string());
                 match deployment.state() {
                     State::Ready(_) => None,
-                    State::Loading => Some(entry(name, "LOADING", String::new())),
-                    State::Failed(reason) => Some(entry(name, "UNAVAILABLE", reason)),
+                    State::Loading => Some(entry(name, version, "LOADING", String::new())),
+                    State::Failed(reason) => Some(entry(name, version, "UNAVAILABLE", reason)),
+                    State::Unloaded => Some(entry(name, version, "UNLOADING", String::new())),
                 }
             }));
-            models.sort_by(|a, b| a.name.cmp(&b.name));
+            let absent = deployments.absent().into_iter();
+            models
+                .extend(absent.map(|name| entry(name, String::new(), "UNAVAILABLE", "unloaded".to_owned())));
+            models.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));
         }
         models
     }
@@ -89,7 +88,7 @@ impl Model {
         };
         oip::ModelMetadataResponse {
             name: self.contract.name.clone(),
-            versions: vec![VERSION.to_owned()],
+            versions: vec![self.version()],
             platform: self.platform().to_owned(),
             inputs: self.contract.inputs.iter().map(tensor).collect(),
             outputs: self.contract.outputs.iter().map(tensor).collect(),

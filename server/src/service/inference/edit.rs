@@ -18,7 +18,7 @@ impl Inference {
     /// Makes an edit.
     pub(super) fn edit(self, mut asked: Asked, parameters: EditParameters) -> Answers {
         let limit = self.service.0.config.limits.max_message_bytes;
-        let tally = self.statistics.of(&asked.model.contract.name);
+        let tally = self.statistics.of(&asked.model);
         Box::pin(async_stream::stream! {
             let submitted = match order(&mut asked, &parameters) {
                 Ok(order) => self.service.submit(order, asked.arrival).map_err(|mut refused| {
@@ -72,7 +72,7 @@ fn order(asked: &mut Asked, parameters: &EditParameters) -> Result<Order, Failur
     let (image, instruction) = (string(IMAGE), string(INSTRUCTION));
     let instruction = String::from_utf8(instruction.into())
         .map_err(|_| Failure::invalid(format!("inputs.{INSTRUCTION}"), "is not UTF-8"))?;
-    let deployment = asked.model.contract.name.clone();
+    let deployment = asked.model.wanted();
     let (options, peer) = (parameters.options.clone(), asked.peer.clone());
     Ok(Order { image, instruction, deployment, options, peer })
 }

@@ -4,30 +4,40 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::Builder;
 
 use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::config::Limits;
+use crate::deployment::Deployment;
 use crate::failure::Failure;
 use crate::work::panic_words;
 
-/// The lanes of all deployments, by name.
+/// The lanes of all deployments, by name and version. That of a deployment which is gone is closed when the next is opened.
 #[derive(Default)]
-pub(super) struct Lanes(DashMap<String, Arc<Lane>>);
+pub(super) struct Lanes(DashMap<(String, u64), (Weak<Deployment>, Arc<Lane>)>);
 
 impl Lanes {
-    /// The lane of a deployment that computes so many things at a time.
+    /// The lane of a deployment.
     ///
     /// # Errors
     ///
     /// Its threads cannot be started.
-    pub(super) fn of(&self, deployment: &str, instances: usize, limits: &Limits) -> io::Result<Arc<Lane>> {
-        let new = || Lane::new(deployment, instances, limits.max_queue, limits.max_queue_bytes).map(Arc::new);
-        let lane = self.0.entry(deployment.to_owned()).or_try_insert_with(new)?;
-        Ok(lane.clone())
+    pub(super) fn of(&self, deployment: &Arc<Deployment>, limits: &Limits) -> io::Result<Arc<Lane>> {
+        let key = (deployment.name().to_owned(), deployment.version());
+        if let Some(found) = self.0.get(&key) {
+            return Ok(found.1.clone());
+        }
+        self.0.retain(|_, (deployment, _)| deployment.strong_count() > 0);
+        let new = || {
+            let instances = deployment.config().instances;
+            let lane = Lane::new(deployment.name(), instances, limits.max_queue, limits.max_queue_bytes);
+            lane.map(|lane| (Arc::downgrade(deployment), Arc::new(lane)))
+        };
+        let lane = self.0.entry(key).or_try_insert_with(new)?;
+        Ok(lane.1.clone())
     }
 }
 

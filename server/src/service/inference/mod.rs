@@ -11,6 +11,7 @@ mod infer;
 mod lane;
 mod parameters;
 mod read;
+mod repository;
 mod stage;
 mod statistics;
 mod stream;
@@ -114,7 +115,7 @@ impl GrpcInferenceService for Inference {
     ) -> Result<Response<oip::ModelConfigResponse>, Status> {
         let oip::ModelConfigRequest { name, version } = request.into_inner();
         answer(self.model(&name, &version).map(|model| {
-            let instances = self.instances(model.deployment.name());
+            let instances = model.deployment.config().instances;
             oip::ModelConfigResponse { config: Some(model.config(instances)) }
         }))
     }
@@ -124,13 +125,15 @@ impl GrpcInferenceService for Inference {
         request: Request<oip::ModelStatisticsRequest>,
     ) -> Result<Response<oip::ModelStatisticsResponse>, Status> {
         let oip::ModelStatisticsRequest { name, version } = request.into_inner();
-        let names = match name.is_empty() {
-            true => Ok(self.ready_models().into_iter().map(|model| model.contract.name).collect()),
-            false => self.model(&name, &version).map(|model| vec![model.contract.name]),
+        let models = match name.is_empty() {
+            true => Ok(self.ready_models()),
+            false => self.model(&name, &version).map(|model| vec![model]),
         };
-        answer(names.map(|names: Vec<_>| {
-            let model_stats = names.iter().map(|name| self.statistics.of(name).message(name)).collect();
-            oip::ModelStatisticsResponse { model_stats }
+        answer(models.map(|models| {
+            let message = |model: &catalog::Model| {
+                self.statistics.of(model).message(&model.contract.name, model.version())
+            };
+            oip::ModelStatisticsResponse { model_stats: models.iter().map(message).collect() }
         }))
     }
 
@@ -148,20 +151,17 @@ impl GrpcInferenceService for Inference {
 
     async fn repository_model_load(
         &self,
-        _: Request<oip::RepositoryModelLoadRequest>,
+        request: Request<oip::RepositoryModelLoadRequest>,
     ) -> Result<Response<oip::RepositoryModelLoadResponse>, Status> {
-        answer(Err(unchangeable()))
+        let loaded = self.load(request.into_inner()).await;
+        answer(loaded.map(|()| oip::RepositoryModelLoadResponse {}))
     }
 
     async fn repository_model_unload(
         &self,
-        _: Request<oip::RepositoryModelUnloadRequest>,
+        request: Request<oip::RepositoryModelUnloadRequest>,
     ) -> Result<Response<oip::RepositoryModelUnloadResponse>, Status> {
-        answer(Err(unchangeable()))
+        let unloaded = self.unload(request.into_inner()).await;
+        answer(unloaded.map(|()| oip::RepositoryModelUnloadResponse {}))
     }
-}
-
-fn unchangeable() -> Failure {
-    let message = "models are not loaded or unloaded on request: the server loads those of its configuration when it starts";
-    Failure::Unsupported(message.to_owned())
 }

@@ -44,7 +44,7 @@ impl Inference {
         stage: Arc<dyn Stage>,
         inputs: Inputs,
     ) -> Result<ModelInferResponse, Failure> {
-        let tally = self.statistics.of(&asked.model.contract.name);
+        let tally = self.statistics.of(&asked.model);
         let measure = tally.measure(asked.arrival.at);
         let kind = stage.info().kind;
         let Run { mut outputs, queue, infer } =
@@ -72,11 +72,12 @@ impl Inference {
         stage: Arc<dyn Stage>,
         inputs: Inputs,
     ) -> Result<Run, Failure> {
-        let deployment = asked.model.deployment.name();
+        let lease = asked.model.deployment.clone();
+        let deployment = lease.name();
         let stop = Stop::new(asked.arrival.deadline);
         let registration = self.service.admit(request_id, stop.clone())?;
         let limits = &self.service.0.config.limits;
-        let lane = self.lanes.of(deployment, self.instances(deployment), limits).map_err(|error| {
+        let lane = self.lanes.of(&lease, limits).map_err(|error| {
             tracing::error!(deployment, error = error.to_string(), "cannot start threads for stages");
             Failure::Lost
         })?;
@@ -95,9 +96,10 @@ impl Inference {
         }
         let queue = waiting.elapsed();
         let inputs = tensors(inputs);
+        let running = lease.clone();
         let run = turn.run(move || {
-            // Whoever shuts the server down waits for what runs.
-            let _registration = registration;
+            // Whoever shuts the server down or unloads the model waits for what runs.
+            let (_registration, _lease) = (registration, running);
             let started = Instant::now();
             (stage.session().run(&inputs), started.elapsed())
         });

@@ -1,25 +1,30 @@
 //! How often models were asked over this protocol, and how long that took.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use dashmap::DashMap;
 use smartedit_proto::inference::{InferBatchStatistics, InferStatistics, ModelStatistics, StatisticDuration};
 use tokio::time::Instant;
 
-use super::catalog::VERSION;
+use super::catalog::Model;
+use crate::deployment::Deployment;
 
-/// The statistics of all models, by name.
+/// The statistics of all models, by name and version. Those of a model that is gone are dropped when those of the next
+/// begin.
 #[derive(Default)]
-pub(super) struct Statistics(DashMap<String, Arc<Tally>>);
+pub(super) struct Statistics(DashMap<(String, u64), (Weak<Deployment>, Arc<Tally>)>);
 
 impl Statistics {
     /// Those of a model that there is.
-    pub(super) fn of(&self, model: &str) -> Arc<Tally> {
-        if let Some(tally) = self.0.get(model) {
-            return tally.clone();
+    pub(super) fn of(&self, model: &Model) -> Arc<Tally> {
+        let key = (model.contract.name.clone(), model.deployment.version());
+        if let Some(found) = self.0.get(&key) {
+            return found.1.clone();
         }
-        self.0.entry(model.to_owned()).or_default().clone()
+        self.0.retain(|_, (deployment, _)| deployment.strong_count() > 0);
+        let new = || (Arc::downgrade(&model.deployment), Arc::default());
+        self.0.entry(key).or_insert_with(new).1.clone()
     }
 }
 
@@ -67,7 +72,7 @@ impl Tally {
     }
 
     /// As the protocol's message.
-    pub(super) fn message(&self, model: &str) -> ModelStatistics {
+    pub(super) fn message(&self, model: &str, version: String) -> ModelStatistics {
         let counts = self.lock();
         let count = counts.success.count;
         let batch = InferBatchStatistics {
@@ -78,7 +83,7 @@ impl Tally {
         };
         ModelStatistics {
             name: model.to_owned(),
-            version: VERSION.to_owned(),
+            version,
             last_inference: counts.last_answer,
             inference_count: count,
             execution_count: count,
@@ -158,7 +163,7 @@ mod tests {
             tally.measure(Instant::now()).answered(Phases { infer, ..Phases::default() });
         }
         drop(tally.measure(Instant::now()));
-        let message = tally.message("m");
+        let message = tally.message("m", "1".to_owned());
         let stats = message.inference_stats.unwrap();
         assert_eq!((stats.success.unwrap().count, stats.fail.unwrap().count), (2, 1));
         assert_eq!(stats.compute_infer.unwrap(), StatisticDuration { count: 2, ns: 6_000_000 });

@@ -8,7 +8,7 @@ use smartedit_proto::inference::infer_parameter::ParameterChoice;
 use smartedit_proto::inference::model_infer_response::InferOutputTensor;
 use smartedit_proto::inference::{InferParameter, InferTensorContents, ModelInferResponse};
 
-use super::catalog::{Datatype, VERSION};
+use super::catalog::Datatype;
 use super::infer::Asked;
 use super::read::Value;
 use crate::failure::Failure;
@@ -67,7 +67,7 @@ impl Asked {
         }
         let mut response = ModelInferResponse {
             model_name: self.model.contract.name.clone(),
-            model_version: VERSION.to_owned(),
+            model_version: self.model.version(),
             id: self.id.clone(),
             parameters: notes.0,
             ..ModelInferResponse::default()

@@ -1,6 +1,7 @@
 //! `smartedit serve`.
 
 use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Stdio};
 
@@ -73,6 +74,7 @@ pub(super) struct Served {
     child: Child,
     log: std::io::Lines<BufReader<ChildStderr>>,
     address: String,
+    http: SocketAddr,
 }
 
 impl Served {
@@ -95,8 +97,10 @@ impl Served {
         let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
         let listening =
             log.by_ref().map(|line| entry(&line.unwrap())).find(|entry| entry["message"] == "listening");
-        let address = listening.expect("the address is logged")["address"].as_str().unwrap().to_owned();
-        Self { child, log, address }
+        let listening = listening.expect("the address is logged");
+        let address = listening["address"].as_str().unwrap().to_owned();
+        let http = listening["http"].as_str().unwrap().parse().unwrap();
+        Self { child, log, address, http }
     }
 
     /// Where it listens.
@@ -119,6 +123,11 @@ impl Served {
         std::fs::read_to_string(format!("/proc/{}/maps", self.child.id())).unwrap().contains(name)
     }
 
+    /// Where it serves HTTP.
+    pub(super) fn http(&self) -> SocketAddr {
+        self.http
+    }
+
     async fn health(&self) -> Streaming<HealthCheckResponse> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         let mut client = HealthClient::new(endpoint.connect().await.unwrap());
@@ -138,6 +147,16 @@ impl Served {
 
     pub(super) fn terminate(&self) {
         kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
+    }
+
+    pub(super) fn hang_up(&self) {
+        kill_process(Pid::from_child(&self.child), Signal::HUP).unwrap();
+    }
+
+    /// Waits for a line of its log with these words.
+    pub(super) fn says(&mut self, words: &str) -> serde_json::Value {
+        let mut entries = self.log.by_ref().map(|line| entry(&line.unwrap()));
+        entries.find(|entry| entry["message"].as_str().is_some_and(|said| said.contains(words))).expect(words)
     }
 
     /// Waits for its end: the exit code and what it wrote since it listens.

@@ -30,7 +30,7 @@ PIPELINE_SMART_EDIT: Pipeline
 PIPELINE_INSTRUCT_PIX2PIX: Pipeline
 
 class Deployment(_message.Message):
-    __slots__ = ("name", "is_default", "state", "message", "accepting", "queued", "running", "model", "pipeline", "stages", "defaults", "limits", "templates", "max_batch")
+    __slots__ = ("name", "is_default", "state", "message", "accepting", "queued", "running", "model", "pipeline", "stages", "defaults", "limits", "templates", "max_batch", "version", "is_current")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +45,8 @@ class Deployment(_message.Message):
     LIMITS_FIELD_NUMBER: _ClassVar[int]
     TEMPLATES_FIELD_NUMBER: _ClassVar[int]
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    IS_CURRENT_FIELD_NUMBER: _ClassVar[int]
     name: str
     is_default: bool
     state: DeploymentState
@@ -59,7 +61,9 @@ class Deployment(_message.Message):
     limits: EditLimits
     templates: int
     max_batch: int
-    def __init__(self, name: _Optional[str] = ..., is_default: bool = ..., state: _Optional[_Union[DeploymentState, str]] = ..., message: _Optional[str] = ..., accepting: bool = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., model: _Optional[str] = ..., pipeline: _Optional[_Union[Pipeline, str]] = ..., stages: _Optional[_Iterable[_Union[DeployedStage, _Mapping]]] = ..., defaults: _Optional[_Union[EditDefaults, _Mapping]] = ..., limits: _Optional[_Union[EditLimits, _Mapping]] = ..., templates: _Optional[int] = ..., max_batch: _Optional[int] = ...) -> None: ...
+    version: int
+    is_current: bool
+    def __init__(self, name: _Optional[str] = ..., is_default: bool = ..., state: _Optional[_Union[DeploymentState, str]] = ..., message: _Optional[str] = ..., accepting: bool = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., model: _Optional[str] = ..., pipeline: _Optional[_Union[Pipeline, str]] = ..., stages: _Optional[_Iterable[_Union[DeployedStage, _Mapping]]] = ..., defaults: _Optional[_Union[EditDefaults, _Mapping]] = ..., limits: _Optional[_Union[EditLimits, _Mapping]] = ..., templates: _Optional[int] = ..., max_batch: _Optional[int] = ..., version: _Optional[int] = ..., is_current: bool = ...) -> None: ...
 
 class DeployedStage(_message.Message):
     __slots__ = ("stage", "engine", "device", "precision", "weight_bytes", "provider", "threads", "unavailable")

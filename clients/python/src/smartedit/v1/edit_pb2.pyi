@@ -166,7 +166,7 @@ class Tensor(_message.Message):
     def __init__(self, shape: _Optional[_Iterable[int]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class EditResult(_message.Message):
-    __slots__ = ("image", "mime_type", "width", "height", "seed", "deployment", "reply", "timings", "request_id")
+    __slots__ = ("image", "mime_type", "width", "height", "seed", "deployment", "reply", "timings", "request_id", "deployment_version")
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     MIME_TYPE_FIELD_NUMBER: _ClassVar[int]
     WIDTH_FIELD_NUMBER: _ClassVar[int]
@@ -176,6 +176,7 @@ class EditResult(_message.Message):
     REPLY_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
+    DEPLOYMENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     image: bytes
     mime_type: str
     width: int
@@ -185,7 +186,8 @@ class EditResult(_message.Message):
     reply: str
     timings: EditTimings
     request_id: str
-    def __init__(self, image: _Optional[bytes] = ..., mime_type: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., deployment: _Optional[str] = ..., reply: _Optional[str] = ..., timings: _Optional[_Union[EditTimings, _Mapping]] = ..., request_id: _Optional[str] = ...) -> None: ...
+    deployment_version: int
+    def __init__(self, image: _Optional[bytes] = ..., mime_type: _Optional[str] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., seed: _Optional[int] = ..., deployment: _Optional[str] = ..., reply: _Optional[str] = ..., timings: _Optional[_Union[EditTimings, _Mapping]] = ..., request_id: _Optional[str] = ..., deployment_version: _Optional[int] = ...) -> None: ...
 
 class EditTimings(_message.Message):
     __slots__ = ("total", "queued", "image_decoding", "stages", "image_encoding", "mean_batch")

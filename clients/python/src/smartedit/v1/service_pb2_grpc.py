@@ -99,7 +99,7 @@ class SmartEditServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListDeployments(self, request, context):
-        """Lists all deployments, sorted by name.
+        """Lists all versions of all deployments, sorted by name and version.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

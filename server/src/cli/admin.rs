@@ -1,0 +1,111 @@
+//! `smartedit admin`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use smartedit_client::{Client, LoadRequest, OtherVersions, Reloaded};
+
+use super::deployments::describe;
+use super::{CliError, print, runtime};
+
+/// Changes what a running server serves, where its configuration allows that (`admin.enabled`).
+#[derive(Debug, Args)]
+pub(super) struct Admin {
+    /// The server's address
+    #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:50051", global = true)]
+    server: String,
+    #[command(subcommand)]
+    change: Change,
+}
+
+#[derive(Debug, Subcommand)]
+enum Change {
+    /// Load a version of a deployment and, when it is ready, put it in the place of the one that serves
+    Load(Load),
+    /// Unload a deployment: let it finish what it has, then give its memory back
+    Unload(Unload),
+    /// Read the server's configuration again, as SIGHUP does
+    Reload,
+}
+
+#[derive(Debug, Args)]
+struct Load {
+    /// The deployment's name
+    name: String,
+    /// File with its settings, the content of a table `[deployments.NAME]` [default: what is configured under the name]
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+    /// The version's number, above that of every version so far [default: the next one]
+    #[arg(long, value_name = "NUMBER")]
+    version: Option<u64>,
+    /// What becomes of the versions before
+    #[arg(long, value_enum, default_value_t = Others::Replace)]
+    others: Others,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Others {
+    /// The new one takes their place
+    Replace,
+    /// They stay for requests that name them, `NAME@VERSION`
+    Keep,
+    /// The current one stays the current one; the new one is for requests that name it
+    KeepCurrent,
+}
+
+#[derive(Debug, Args)]
+struct Unload {
+    /// The deployment's name
+    name: String,
+    /// The version [default: all]
+    #[arg(long, value_name = "NUMBER")]
+    version: Option<u64>,
+}
+
+impl Admin {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let Self { server, change } = self;
+        let request = match &change {
+            Change::Load(load) => Some(load.request()?),
+            _ => None,
+        };
+        let done = runtime()?.block_on(async {
+            let client = Client::connect(server).await?;
+            match (change, request) {
+                (_, Some(request)) => client.load_deployment(request).await.map(|loaded| describe(&loaded)),
+                (Change::Unload(Unload { name, version }), _) => {
+                    client.unload_deployment(&name, version).await.map(|()| String::new())
+                }
+                _ => client.reload_configuration().await.map(|reloaded| told(&reloaded)),
+            }
+        });
+        print(&done.map_err(CliError::failed)?)
+    }
+}
+
+impl Load {
+    fn request(&self) -> Result<LoadRequest, CliError> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .map_err(|error| CliError::usage(format!("{}: {error}", path.display())))
+        };
+        let settings = self.settings.as_ref().map(read).transpose()?;
+        let others = match self.others {
+            Others::Replace => OtherVersions::Replace,
+            Others::Keep => OtherVersions::Keep,
+            Others::KeepCurrent => OtherVersions::KeepCurrent,
+        };
+        Ok(LoadRequest { name: self.name.clone(), settings, version: self.version, others })
+    }
+}
+
+fn told(reloaded: &Reloaded) -> String {
+    let lines = |what: &str, names: &[String]| {
+        names.iter().map(|name| format!("{what}: {name}\n")).collect::<String>()
+    };
+    let failed = reloaded.failed.iter().map(|(name, reason)| format!("failed: {name}: {reason}\n"));
+    lines("loaded", &reloaded.loaded)
+        + &lines("unloaded", &reloaded.unloaded)
+        + &failed.collect::<String>()
+        + &lines("needs a restart", &reloaded.needs_restart)
+}
