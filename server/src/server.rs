@@ -241,9 +241,13 @@ impl Server {
                 () = shutdown.0.cancelled() => {}
                 () = follow(&health, &service) => {}
             }
-            service.leave();
-            ready(&health, false).await;
             let delay = config.drain.delay();
+            service.leave();
+            if delay.is_zero() {
+                // Whoever has been told that the server is not ready finds that it refuses.
+                service.refuse();
+            }
+            ready(&health, false).await;
             tracing::info!(delay_seconds = delay.as_secs_f64(), "not ready any more");
             tokio::time::sleep(delay).await;
             service.refuse();

@@ -276,23 +276,24 @@ async fn health(running: &Running, service: &str) -> i32 {
 #[tokio::test(flavor = "multi_thread")]
 async fn shutting_down_refuses_new_edits_and_finishes_the_others() {
     let (editor, leash) = Scripted::on_leash(vec![steps(2)]);
-    let mut running = start(editor, config()).await;
+    let drain = Drain { delay_seconds: 2.0, ..Drain::default() };
+    let mut running = start(editor, Config { drain, ..config() }).await;
     assert_eq!(health(&running, "").await, SERVING);
     let working = begun(&running, &leash).await;
     let waiting = running.client.edit_stream(request()).await.unwrap();
 
     running.shutdown.begin();
+    while health(&running, "").await != NOT_SERVING {}
+    assert_eq!(health(&running, "smartedit.v1.SmartEditService").await, NOT_SERVING);
+    assert_eq!(health(&running, LIVE).await, SERVING);
     let refused = loop {
-        // The signal is on its way; an edit before it is one more to finish.
+        // An edit before the delay is over is one more to finish.
         match running.client.edit_stream(request()).await {
             Ok(stream) => drop(stream),
             Err(error) => break error,
         }
     };
     assert_eq!(refused.code(), Some(Code::Unavailable));
-    assert_eq!(health(&running, "").await, NOT_SERVING);
-    assert_eq!(health(&running, "smartedit.v1.SmartEditService").await, NOT_SERVING);
-    assert_eq!(health(&running, LIVE).await, SERVING);
 
     drop(leash);
     working.await.unwrap().unwrap();

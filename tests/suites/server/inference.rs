@@ -206,9 +206,9 @@ async fn what_there_is_not() {
     }
 
     let load = oip::RepositoryModelLoadRequest { model_name: SMARTEDIT.to_owned(), ..Default::default() };
-    assert_eq!(client.repository_model_load(load).await.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(client.repository_model_load(load).await.unwrap_err().code(), Code::PermissionDenied);
     let unload = oip::RepositoryModelUnloadRequest { model_name: SMARTEDIT.to_owned(), ..Default::default() };
-    assert_eq!(client.repository_model_unload(unload).await.unwrap_err().code(), Code::Unimplemented);
+    assert_eq!(client.repository_model_unload(unload).await.unwrap_err().code(), Code::PermissionDenied);
     let other = oip::RepositoryIndexRequest { repository_name: "other".to_owned(), ready: false };
     assert_eq!(client.repository_index(other).await.unwrap_err().code(), Code::Unimplemented);
 }

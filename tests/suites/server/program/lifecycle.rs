@@ -122,15 +122,16 @@ async fn memory_is_given_back_by_what_is_unloaded() {
     let edit = smartedit_client::EditRequest { deployment: Some("emoji".to_owned()), ..request(2) };
     let mut without = Vec::new();
     let mut with = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..8 {
         client.load_deployment(smartedit_client::LoadRequest::new("emoji")).await.unwrap();
         client.edit(edit.clone()).await.unwrap();
         with.push(resident(&served).await);
         client.unload_deployment("emoji", None).await.unwrap();
         without.push(resident(&served).await);
     }
-    let (first, last) = (without[1], without[5]);
-    let model = with[5] - last;
+    // The first rounds also make what the process keeps for good: threads, buffers, pools.
+    let (first, last) = (without[3], without[7]);
+    let model = with[7] - last;
     println!("MiB with: {with:?}, without: {without:?}");
     assert!(model > 10e6, "the model is too small for this to tell anything: {model}");
     assert!(last - first < 0.1 * model, "of {model} bytes, {} stay after four rounds", last - first);
