@@ -1,5 +1,6 @@
 //! Why a call failed.
 
+use std::error::Error as _;
 use std::time::Duration;
 
 use tonic::{Code, Status};
@@ -80,6 +81,20 @@ pub struct FieldViolation {
     pub description: String,
 }
 
+/// Whether it is the connection that ended, and not the server that answered: the server is shutting down or gone, which
+/// reads as INTERNAL, CANCELLED or UNKNOWN otherwise.
+fn is_cut_off(status: &Status) -> bool {
+    let first = status.source();
+    let mut causes = std::iter::successors(first, |cause| cause.source());
+    causes.any(|cause| {
+        let http2 = cause.downcast_ref::<h2::Error>();
+        let http = cause.downcast_ref::<hyper::Error>();
+        let reset = |error: &h2::Error| error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        http2.is_some_and(|error| error.is_go_away() || error.is_io() || reset(error))
+            || http.is_some_and(|error| error.is_canceled() || error.is_closed() || error.is_incomplete_message())
+    })
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         let details = status.get_error_details();
@@ -93,7 +108,7 @@ impl From<Status> for Error {
             })
             .collect();
         Self::Rejected(Box::new(Rejection {
-            code: status.code(),
+            code: if is_cut_off(&status) { Code::Unavailable } else { status.code() },
             message: status.message().to_owned(),
             violations,
             retry_delay: details.retry_info().and_then(|info| info.retry_delay),
