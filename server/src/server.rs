@@ -217,7 +217,11 @@ impl Server {
             }
             Ok(())
         };
-        let grpc = tonic::transport::Server::builder()
+        let mut grpc = tonic::transport::Server::builder();
+        if let Some(age) = config.connections.max_age() {
+            grpc = grpc.max_connection_age(age);
+        }
+        let grpc = grpc
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_concurrent_streams(config.connections.max_streams)

@@ -84,15 +84,21 @@ pub struct FieldViolation {
 /// Whether it is the connection that ended, and not the server that answered: the server is shutting down or gone, which
 /// reads as INTERNAL, CANCELLED or UNKNOWN otherwise.
 fn is_cut_off(status: &Status) -> bool {
-    let first = status.source();
-    let mut causes = std::iter::successors(first, |cause| cause.source());
-    causes.any(|cause| {
-        let http2 = cause.downcast_ref::<h2::Error>();
-        let http = cause.downcast_ref::<hyper::Error>();
-        let reset = |error: &h2::Error| error.reason() == Some(h2::Reason::REFUSED_STREAM);
-        http2.is_some_and(|error| error.is_go_away() || error.is_io() || reset(error))
-            || http.is_some_and(|error| error.is_canceled() || error.is_closed() || error.is_incomplete_message())
-    })
+    let mut next = status.source();
+    while let Some(cause) = next {
+        let http2 = cause.downcast_ref::<h2::Error>().is_some_and(|error| {
+            let refused = error.reason() == Some(h2::Reason::REFUSED_STREAM);
+            refused || error.is_go_away() || error.is_io()
+        });
+        let http = cause
+            .downcast_ref::<hyper::Error>()
+            .is_some_and(|error| error.is_canceled() || error.is_closed() || error.is_incomplete_message());
+        if http2 || http {
+            return true;
+        }
+        next = cause.source();
+    }
+    false
 }
 
 impl From<Status> for Error {

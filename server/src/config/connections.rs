@@ -30,6 +30,9 @@ pub struct ConnectionsConfig {
     /// How long an HTTP/2 connection may be silent before it is asked for a sign of life, and how long that may take, in
     /// seconds.
     pub keepalive_seconds: f64,
+    /// After how long an HTTP/2 connection is told to go away, in seconds, so that load balancers spread callers anew;
+    /// without it, never. What has begun on it goes on.
+    pub max_age_seconds: Option<f64>,
 }
 
 impl Default for ConnectionsConfig {
@@ -43,6 +46,7 @@ impl Default for ConnectionsConfig {
             download_timeout_seconds: 60.0,
             stream_idle_timeout_seconds: 600.0,
             keepalive_seconds: 20.0,
+            max_age_seconds: None,
         }
     }
 }
@@ -77,6 +81,11 @@ impl ConnectionsConfig {
     pub fn keepalive(&self) -> Duration {
         seconds(self.keepalive_seconds)
     }
+
+    /// After how long an HTTP/2 connection is told to go away.
+    pub fn max_age(&self) -> Option<Duration> {
+        self.max_age_seconds.map(seconds)
+    }
 }
 
 /// A duration that [`Config::check_connections`] has passed.
@@ -106,6 +115,7 @@ impl Config {
             ("download_timeout_seconds", connections.download_timeout_seconds),
             ("stream_idle_timeout_seconds", connections.stream_idle_timeout_seconds),
             ("keepalive_seconds", connections.keepalive_seconds),
+            ("max_age_seconds", connections.max_age_seconds.unwrap_or(MAX_SECONDS)),
         ] {
             if !(seconds > 0.0 && seconds <= MAX_SECONDS) {
                 problems.add(key(name), format!("is {seconds}, must be above 0 and at most {MAX_SECONDS}"));
@@ -140,8 +150,9 @@ mod tests {
             download_timeout_seconds: f64::INFINITY,
             stream_idle_timeout_seconds: 1e9,
             keepalive_seconds: 0.0,
+            max_age_seconds: Some(0.0),
         });
-        assert_eq!(complaints.len(), 8, "{complaints:#?}");
+        assert_eq!(complaints.len(), 9, "{complaints:#?}");
         assert!(complaints.iter().all(|complaint| complaint.starts_with("connections.")), "{complaints:#?}");
     }
 }

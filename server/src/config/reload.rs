@@ -14,6 +14,7 @@ impl Config {
         let differs = [
             ("listen", self.listen != other.listen),
             ("http", self.http != other.http),
+            ("connections", self.connections != other.connections),
             ("limits", self.limits != other.limits),
             ("cache", self.cache != other.cache),
             ("log", self.log != other.log),

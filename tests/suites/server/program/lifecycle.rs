@@ -136,3 +136,19 @@ async fn memory_is_given_back_by_what_is_unloaded() {
     assert!(model > 10e6, "the model is too small for this to tell anything: {model}");
     assert!(last - first < 0.1 * model, "of {model} bytes, {} stay after four rounds", last - first);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_of_some_age_is_told_to_go_away_and_what_has_begun_on_it_goes_on() {
+    let model = converted().instruct_pix2pix();
+    let age = ["--set", "connections.max_age_seconds=0.2"];
+    let served = Served::with(&[&["--model", text(&model)][..], &age].concat());
+    served.ready().await;
+    let mut health = served.health().await;
+    let client = served.client().await;
+    // Far longer than the connection's age.
+    let edited = client.edit(request(100)).await.unwrap();
+    assert!(edited.timings.total > std::time::Duration::from_millis(200));
+    client.edit(request(1)).await.expect("the next one is made on a new connection");
+    drop(client);
+    assert!(health.message().await.is_ok_and(|status| status.is_some()), "it was ready all the time");
+}

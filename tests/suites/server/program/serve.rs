@@ -128,7 +128,7 @@ impl Served {
         self.http
     }
 
-    async fn health(&self) -> Streaming<HealthCheckResponse> {
+    pub(super) async fn health(&self) -> Streaming<HealthCheckResponse> {
         let endpoint = Endpoint::from_shared(format!("http://{}", self.address)).unwrap();
         let mut client = HealthClient::new(endpoint.connect().await.unwrap());
         client.watch(HealthCheckRequest::default()).await.unwrap().into_inner()
