@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStderr, Stdio};
+use std::sync::mpsc::{Receiver, sync_channel};
 
 use rustix::process::{Pid, Signal, kill_process};
 use smartedit_client::{Client, Code, Event, RetryPolicy};
@@ -72,7 +73,7 @@ pub(super) struct Memory {
 /// A `smartedit serve`, of the pack's SmartEdit model unless configured; killed if it is not over when dropped.
 pub(super) struct Served {
     child: Child,
-    log: std::io::Lines<BufReader<ChildStderr>>,
+    log: Receiver<String>,
     address: String,
     http: SocketAddr,
 }
@@ -94,9 +95,8 @@ impl Served {
     pub(super) fn with(arguments: &[&str]) -> Self {
         let common = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json"];
         let mut child = smartedit(common.iter().chain(arguments)).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
-        let listening =
-            log.by_ref().map(|line| entry(&line.unwrap())).find(|entry| entry["message"] == "listening");
+        let log = lines(child.stderr.take().unwrap());
+        let listening = log.iter().map(|line| entry(&line)).find(|entry| entry["message"] == "listening");
         let listening = listening.expect("the address is logged");
         let address = listening["address"].as_str().unwrap().to_owned();
         let http = listening["http"].as_str().unwrap().parse().unwrap();
@@ -155,13 +155,13 @@ impl Served {
 
     /// Waits for a line of its log with these words.
     pub(super) fn says(&mut self, words: &str) -> serde_json::Value {
-        let mut entries = self.log.by_ref().map(|line| entry(&line.unwrap()));
+        let mut entries = self.log.iter().map(|line| entry(&line));
         entries.find(|entry| entry["message"].as_str().is_some_and(|said| said.contains(words))).expect(words)
     }
 
     /// Waits for its end: the exit code and what it wrote since it listens.
     pub(super) fn ended(mut self) -> (Option<i32>, Vec<String>) {
-        let log = self.log.by_ref().map(Result::unwrap).collect();
+        let log = self.log.iter().collect();
         (self.child.wait().unwrap().code(), log)
     }
 }
@@ -171,6 +171,17 @@ impl Drop for Served {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Lines as they are written: whoever logs must not wait for a test to read.
+fn lines(log: ChildStderr) -> Receiver<String> {
+    // More than any test makes a server say.
+    let (written, read) = sync_channel(100_000);
+    let body = move || {
+        BufReader::new(log).lines().map_while(Result::ok).try_for_each(|line| written.send(line).ok())
+    };
+    std::thread::Builder::new().spawn(body).unwrap();
+    read
 }
 
 /// A line of the log.
