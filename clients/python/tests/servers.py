@@ -62,13 +62,18 @@ def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120) -> 
 
 
 @contextmanager
-def running(directory: Path) -> Iterator[Server]:
-    """Start the server and, at the end, have it shut down."""
+def running(
+    directory: Path, lock: str = "", credentials: grpc.ChannelCredentials | None = None
+) -> Iterator[Server]:
+    """Start the server and, at the end, have it shut down.
+
+    `lock` is more of its configuration, and `credentials` are what a connection then takes.
+    """
     binary = os.environ.get("SMARTEDIT_BIN")
     assert binary, "SMARTEDIT_BIN must name the server's binary; `cargo xtask test` builds it and sets it"
     model = Path(os.environ.get("SMARTEDIT_TEST_MODEL") or REPOSITORY / "models" / "tiny-random")
     configuration = directory / "smartedit.toml"
-    configuration.write_text(CONFIGURATION.format(model=model.resolve()))
+    configuration.write_text(CONFIGURATION.format(model=model.resolve()) + lock)
     log = directory / "server.log"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SMARTEDIT_")}
     with log.open("wb") as stderr:
@@ -76,7 +81,7 @@ def running(directory: Path) -> Iterator[Server]:
             [binary, "serve", "--config", configuration], stderr=stderr, env=environment
         )
     try:
-        yield serving(process, log)
+        yield serving(process, log, credentials)
         process.terminate()
         assert process.wait(60) == 0, log.read_text()
     finally:
@@ -84,7 +89,9 @@ def running(directory: Path) -> Iterator[Server]:
         process.wait()
 
 
-def serving(process: subprocess.Popen[bytes], log: Path) -> Server:
+def serving(
+    process: subprocess.Popen[bytes], log: Path, credentials: grpc.ChannelCredentials | None
+) -> Server:
     """Wait until the server serves."""
 
     def listens() -> bool:
@@ -93,7 +100,12 @@ def serving(process: subprocess.Popen[bytes], log: Path) -> Server:
 
     wait_for(listens, "the server listens")
     server = Server(bound(log) or "", bound(log, "http") or "", process, log)
-    with grpc.insecure_channel(server.address) as channel:
+    channel_to = (
+        grpc.insecure_channel(server.address)
+        if credentials is None
+        else grpc.secure_channel(server.address, credentials)
+    )
+    with channel_to as channel:
         health = health_pb2_grpc.HealthStub(channel)
 
         def is_ready() -> bool:

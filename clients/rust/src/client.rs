@@ -7,6 +7,7 @@ use smartedit_proto::v1::admin_service_client::AdminServiceClient;
 use smartedit_proto::v1::smart_edit_service_client::SmartEditServiceClient;
 use tokio::time::Instant;
 use tonic::Request;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
@@ -24,6 +25,7 @@ pub struct Client {
     admin: AdminServiceClient<Channel>,
     retry: RetryPolicy,
     timeout: Option<Duration>,
+    authorization: Option<AsciiMetadataValue>,
 }
 
 /// How to reach a server.
@@ -35,6 +37,7 @@ pub struct Builder {
     max_message_bytes: usize,
     retry: RetryPolicy,
     timeout: Option<Duration>,
+    authorization: Option<AsciiMetadataValue>,
     #[cfg(feature = "tls")]
     tls: Option<tonic::transport::ClientTlsConfig>,
 }
@@ -64,7 +67,21 @@ impl Builder {
         self
     }
 
-    /// Encrypts the connection.
+    /// Shows an API key or a token with every call. Without TLS, everyone on the way can read it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Key`] if it has characters that no header can hold.
+    pub fn api_key(mut self, key: &str) -> Result<Self> {
+        let header = AsciiMetadataValue::try_from(format!("Bearer {key}"));
+        let mut header = header.map_err(|_| Error::Key)?;
+        header.set_sensitive(true);
+        self.authorization = Some(header);
+        Ok(self)
+    }
+
+    /// Encrypts the connection. An endpoint that begins with `https://` is encrypted without it, too: the system's
+    /// roots then vouch for the server.
     #[cfg(feature = "tls")]
     pub fn tls(mut self, config: tonic::transport::ClientTlsConfig) -> Self {
         self.tls = Some(config);
@@ -95,20 +112,29 @@ impl Builder {
     }
 
     fn endpoint(&self) -> Result<Endpoint> {
-        let uri = if self.endpoint.contains("://") {
-            self.endpoint.clone()
-        } else {
-            format!("http://{}", self.endpoint)
+        let scheme = if self.is_encrypted() { "https" } else { "http" };
+        let uri = match self.endpoint.split_once("://") {
+            // Nobody who asks for TLS gets a plain connection.
+            Some(("http", rest)) => format!("{scheme}://{rest}"),
+            Some(_) => self.endpoint.clone(),
+            None => format!("{scheme}://{}", self.endpoint),
         };
         let invalid = |source| Error::Endpoint { endpoint: self.endpoint.clone(), source };
         let endpoint = Endpoint::from_shared(uri).map_err(invalid)?;
         let endpoint = endpoint.connect_timeout(self.connect_timeout).tcp_nodelay(true);
         #[cfg(feature = "tls")]
-        let endpoint = match &self.tls {
-            Some(config) => endpoint.tls_config(config.clone()).map_err(invalid)?,
-            None => endpoint,
-        };
+        if endpoint.uri().scheme_str() == Some("https") {
+            let trusting = || tonic::transport::ClientTlsConfig::new().with_enabled_roots();
+            return endpoint.tls_config(self.tls.clone().unwrap_or_else(trusting)).map_err(invalid);
+        }
         Ok(endpoint)
+    }
+
+    fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        return false;
     }
 
     fn client(self, channel: Channel) -> Client {
@@ -116,7 +142,8 @@ impl Builder {
         let service = SmartEditServiceClient::new(channel)
             .max_decoding_message_size(self.max_message_bytes)
             .max_encoding_message_size(self.max_message_bytes);
-        Client { service, admin, retry: self.retry, timeout: self.timeout }
+        let Self { retry, timeout, authorization, .. } = self;
+        Client { service, admin, retry, timeout, authorization }
     }
 }
 
@@ -129,6 +156,7 @@ impl Client {
             max_message_bytes: MAX_MESSAGE_BYTES,
             retry: RetryPolicy::default(),
             timeout: None,
+            authorization: None,
             #[cfg(feature = "tls")]
             tls: None,
         }
@@ -152,7 +180,7 @@ impl Client {
         let deadline = self.deadline(request.timeout);
         let message = request.into_unary();
         let call = |left| {
-            let (mut service, request) = (self.service.clone(), timed(message.clone(), left));
+            let (mut service, request) = (self.service.clone(), self.request(message.clone(), left));
             async move { Edited::from_response(service.edit(request).await?.into_inner()) }
         };
         self.retry.run(deadline, call).await
@@ -168,7 +196,7 @@ impl Client {
         let deadline = self.deadline(request.timeout);
         let message = request.into_stream();
         let call = |left| {
-            let (mut service, request) = (self.service.clone(), timed(message.clone(), left));
+            let (mut service, request) = (self.service.clone(), self.request(message.clone(), left));
             async move { EditStream::open(service.edit_stream(request).await?.into_inner(), deadline).await }
         };
         self.retry.run(deadline, call).await
@@ -184,7 +212,7 @@ impl Client {
         let deadline = self.deadline(request.timeout);
         let message = request.into_proto();
         let call = |left| {
-            let (mut service, request) = (self.service.clone(), timed(message.clone(), left));
+            let (mut service, request) = (self.service.clone(), self.request(message.clone(), left));
             async move { CompareStream::open(service.compare(request).await?.into_inner(), deadline).await }
         };
         self.retry.run(deadline, call).await
@@ -207,7 +235,8 @@ impl Client {
     /// [`Error::Rejected`] with what the server said.
     pub async fn deployments(&self) -> Result<Vec<Deployment>> {
         let call = |left| {
-            let (mut service, request) = (self.service.clone(), timed(v1::ListDeploymentsRequest {}, left));
+            let (mut service, request) =
+                (self.service.clone(), self.request(v1::ListDeploymentsRequest {}, left));
             async move {
                 let response = service.list_deployments(request).await?.into_inner();
                 Ok(response.deployments.into_iter().map(Deployment::from).collect())
@@ -224,7 +253,7 @@ impl Client {
     pub async fn deployment(&self, name: &str) -> Result<Deployment> {
         let call = |left| {
             let message = v1::GetDeploymentRequest { name: name.to_owned() };
-            let (mut service, request) = (self.service.clone(), timed(message, left));
+            let (mut service, request) = (self.service.clone(), self.request(message, left));
             async move {
                 let response = service.get_deployment(request).await?.into_inner();
                 response.deployment.map(Deployment::from).ok_or(Error::Incomplete("deployment"))
@@ -240,7 +269,7 @@ impl Client {
     ///
     /// [`Error::Rejected`] with what the server said: PERMISSION_DENIED if it may not be asked for this.
     pub async fn load_deployment(&self, request: LoadRequest) -> Result<Deployment> {
-        let request = timed(request.into_proto(), self.timeout);
+        let request = self.request(request.into_proto(), self.timeout);
         let response = self.admin.clone().load_deployment(request).await?.into_inner();
         admin::loaded(response).ok_or(Error::Incomplete("deployment"))
     }
@@ -254,7 +283,7 @@ impl Client {
     pub async fn unload_deployment(&self, name: &str, version: Option<u64>) -> Result<()> {
         let message =
             v1::UnloadDeploymentRequest { name: name.to_owned(), version: version.unwrap_or_default() };
-        self.admin.clone().unload_deployment(timed(message, self.timeout)).await?;
+        self.admin.clone().unload_deployment(self.request(message, self.timeout)).await?;
         Ok(())
     }
 
@@ -265,22 +294,25 @@ impl Client {
     ///
     /// As [`Client::load_deployment`]; FAILED_PRECONDITION, and nothing changed, if the configuration cannot be used.
     pub async fn reload_configuration(&self) -> Result<Reloaded> {
-        let request = timed(v1::ReloadConfigurationRequest {}, self.timeout);
+        let request = self.request(v1::ReloadConfigurationRequest {}, self.timeout);
         Ok(self.admin.clone().reload_configuration(request).await?.into_inner().into())
+    }
+
+    /// A request that tells the server who calls and how much time it has.
+    fn request<T>(&self, message: T, left: Option<Duration>) -> Request<T> {
+        let mut request = Request::new(message);
+        if let Some(left) = left {
+            request.set_timeout(left);
+        }
+        if let Some(authorization) = &self.authorization {
+            request.metadata_mut().insert("authorization", authorization.clone());
+        }
+        request
     }
 
     fn deadline(&self, timeout: Option<Duration>) -> Option<Instant> {
         timeout.or(self.timeout).and_then(|timeout| Instant::now().checked_add(timeout))
     }
-}
-
-/// A request that tells the server how much time it has.
-fn timed<T>(message: T, left: Option<Duration>) -> Request<T> {
-    let mut request = Request::new(message);
-    if let Some(left) = left {
-        request.set_timeout(left);
-    }
-    request
 }
 
 #[cfg(test)]
@@ -304,5 +336,30 @@ mod tests {
     async fn an_address_that_is_none_is_named() {
         let error = Client::connect("no address").await.unwrap_err();
         assert!(matches!(&error, Error::Endpoint { endpoint, .. } if endpoint == "no address"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_key_is_not_in_what_is_printed() {
+        let builder = Client::builder("127.0.0.1:1").api_key("open-sesame").unwrap();
+        assert!(!format!("{builder:?}").contains("sesame"));
+        let client = builder.connect_lazy().unwrap();
+        assert!(!format!("{client:?}").contains("sesame"));
+        let request = client.request((), None);
+        assert_eq!(request.metadata().get("authorization").unwrap(), "Bearer open-sesame");
+        assert!(matches!(Client::builder("").api_key("two\nlines"), Err(Error::Key)));
+    }
+
+    #[cfg(feature = "tls")]
+    #[tokio::test]
+    async fn who_asks_for_tls_gets_no_plain_connection() {
+        let uri = |endpoint: &str, tls: bool| {
+            let builder = Client::builder(endpoint);
+            let builder = if tls { builder.tls(tonic::transport::ClientTlsConfig::new()) } else { builder };
+            builder.endpoint().unwrap().uri().to_string()
+        };
+        assert_eq!(uri("host:1", true), "https://host:1/");
+        assert_eq!(uri("http://host:1", true), "https://host:1/");
+        assert_eq!(uri("https://host:1", false), "https://host:1/");
+        assert_eq!(uri("host:1", false), "http://host:1/");
     }
 }

@@ -20,6 +20,9 @@ pub enum Error {
         /// What is wrong with it.
         source: tonic::transport::Error,
     },
+    /// An API key has characters that no header can hold.
+    #[error("the API key has characters that no header can hold")]
+    Key,
     /// No connection to the server.
     #[error("cannot connect to {endpoint}")]
     Connect {

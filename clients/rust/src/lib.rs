@@ -45,4 +45,4 @@ pub use stream::{CompareStream, EditStream};
 /// The code of a [`Rejection`].
 pub use tonic::Code;
 #[cfg(feature = "tls")]
-pub use tonic::transport::ClientTlsConfig;
+pub use tonic::transport::{Certificate, ClientTlsConfig, Identity};

@@ -23,6 +23,7 @@ from smartedit.comparisons import (
     Progress,
     Started,
 )
+from smartedit.credentials import tls
 from smartedit.deployments import (
     Deployment,
     DeploymentState,
@@ -39,8 +40,10 @@ from smartedit.errors import (
     FieldViolation,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
     SmartEditError,
+    Unauthenticated,
     Unavailable,
 )
 from smartedit.events import (
@@ -99,6 +102,7 @@ __all__ = [
     "Memory",
     "NotFound",
     "OutputFormat",
+    "PermissionDenied",
     "Picture",
     "Pipeline",
     "PixelDifference",
@@ -118,6 +122,8 @@ __all__ = [
     "Started",
     "Step",
     "Timings",
+    "Unauthenticated",
     "Unavailable",
     "UnavailablePlacement",
+    "tls",
 ]

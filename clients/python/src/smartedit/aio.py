@@ -10,6 +10,7 @@ from typing_extensions import Unpack
 from smartedit.channel import channel_options
 from smartedit.client import compare_request, edit_request, no_result
 from smartedit.comparisons import CompareEvent, Entry, compare_event_from
+from smartedit.credentials import call_metadata
 from smartedit.deployments import Deployment, deployment_from
 from smartedit.errors import error_from
 from smartedit.events import Event, Result, event_from, result_from
@@ -26,7 +27,8 @@ class AsyncClient:
 
     `timeout` bounds every call that has none of its own, in seconds, retries included. A call that finds the
     server unavailable is tried again a few times; cancelling the task that waits for a call cancels the call.
-    Without `credentials` the connection is not encrypted.
+    Without `credentials`, such as those of `tls()`, the connection is not encrypted. `api_key` is an API key
+    or a token; without encryption, everyone on the way can read it.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class AsyncClient:
         *,
         timeout: float | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
         options = channel_options()
         if credentials is None:
@@ -43,6 +46,7 @@ class AsyncClient:
             self._channel = grpc.aio.secure_channel(address, credentials, options)
         self._stub: Any = SmartEditServiceStub(self._channel)
         self._timeout = timeout
+        self._metadata = call_metadata(api_key)
 
     async def edit(
         self,
@@ -68,7 +72,9 @@ class AsyncClient:
     ) -> "AsyncEditStream":
         """Edit a picture as the instruction says and report how it goes; the last event is the `Result`."""
         request = edit_request(service_pb2.EditStreamRequest, image, instruction, deployment, options)
-        return AsyncEditStream(self._stub.EditStream(request, timeout=self._timeout_of(timeout)))
+        return AsyncEditStream(
+            self._stub.EditStream(request, timeout=self._timeout_of(timeout), metadata=self._metadata)
+        )
 
     async def compare(
         self,
@@ -101,7 +107,9 @@ class AsyncClient:
     ) -> "AsyncCompareStream":
         """Compare deployments and report how it goes; each deployment's last event is its `Entry`."""
         request = compare_request(image, instruction, deployments, latent_threshold, options)
-        return AsyncCompareStream(self._stub.Compare(request, timeout=self._timeout_of(timeout)))
+        return AsyncCompareStream(
+            self._stub.Compare(request, timeout=self._timeout_of(timeout), metadata=self._metadata)
+        )
 
     async def deployments(
         self,
@@ -142,7 +150,7 @@ class AsyncClient:
         self, method: Callable[..., Awaitable[Any]], request: object, timeout: float | None
     ) -> Any:
         try:
-            return await method(request, timeout=self._timeout_of(timeout))
+            return await method(request, timeout=self._timeout_of(timeout), metadata=self._metadata)
         except grpc.RpcError as failure:
             raise error_from(failure) from failure
 

@@ -9,6 +9,7 @@ from typing_extensions import Unpack
 
 from smartedit.channel import channel_options
 from smartedit.comparisons import CompareEvent, Entry, compare_event_from
+from smartedit.credentials import call_metadata
 from smartedit.deployments import Deployment, deployment_from
 from smartedit.errors import SmartEditError, error_from
 from smartedit.events import Event, Result, event_from, result_from
@@ -25,7 +26,9 @@ class Client:
     """A connection to a server. Safe to share among threads.
 
     `timeout` bounds every call that has none of its own, in seconds, retries included. A call that finds the
-    server unavailable is tried again a few times. Without `credentials` the connection is not encrypted.
+    server unavailable is tried again a few times. Without `credentials`, such as those of `tls()`, the
+    connection is not encrypted. `api_key` is an API key or a token; without encryption, everyone on the way
+    can read it.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Client:
         *,
         timeout: float | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        api_key: str | None = None,
     ) -> None:
         options = channel_options()
         if credentials is None:
@@ -42,6 +46,7 @@ class Client:
             self._channel = grpc.secure_channel(address, credentials, options)
         self._stub: Any = SmartEditServiceStub(self._channel)
         self._timeout = timeout
+        self._metadata = call_metadata(api_key)
 
     def edit(
         self,
@@ -67,7 +72,9 @@ class Client:
     ) -> "EditStream":
         """Edit a picture as the instruction says and report how it goes; the last event is the `Result`."""
         request = edit_request(service_pb2.EditStreamRequest, image, instruction, deployment, options)
-        return EditStream(self._stub.EditStream(request, timeout=self._timeout_of(timeout)))
+        return EditStream(
+            self._stub.EditStream(request, timeout=self._timeout_of(timeout), metadata=self._metadata)
+        )
 
     def compare(
         self,
@@ -100,7 +107,9 @@ class Client:
     ) -> "CompareStream":
         """Compare deployments and report how it goes; each deployment's last event is its `Entry`."""
         request = compare_request(image, instruction, deployments, latent_threshold, options)
-        return CompareStream(self._stub.Compare(request, timeout=self._timeout_of(timeout)))
+        return CompareStream(
+            self._stub.Compare(request, timeout=self._timeout_of(timeout), metadata=self._metadata)
+        )
 
     def deployments(self, *, timeout: float | None = None) -> list[Deployment]:
         """List what the server has deployed, sorted by name."""
@@ -129,7 +138,7 @@ class Client:
 
     def _call(self, method: Callable[..., Any], request: object, timeout: float | None) -> Any:
         try:
-            return method(request, timeout=self._timeout_of(timeout))
+            return method(request, timeout=self._timeout_of(timeout), metadata=self._metadata)
         except grpc.RpcError as failure:
             raise error_from(failure) from failure
 

@@ -57,6 +57,14 @@ class NotFound(SmartEditError):
     """There is no such deployment."""
 
 
+class Unauthenticated(SmartEditError):
+    """The server does not know the API key or token, or was shown none."""
+
+
+class PermissionDenied(SmartEditError):
+    """The holder of the API key or token may not do this."""
+
+
 class FailedPrecondition(SmartEditError):
     """The deployment cannot work: its model or an engine cannot be had."""
 
@@ -86,6 +94,8 @@ class _Details:
 
 _CLASSES: dict[grpc.StatusCode, type[SmartEditError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: InvalidArgument,
+    grpc.StatusCode.UNAUTHENTICATED: Unauthenticated,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDenied,
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.FAILED_PRECONDITION: FailedPrecondition,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ResourceExhausted,
