@@ -9,6 +9,7 @@ use smartedit_core::pipeline::EditError;
 use smartedit_core::stage::StageError;
 use smartedit_core::text::TextError;
 
+use crate::security::Denial;
 use crate::work::StopReason;
 
 /// Why a request cannot be served. [`crate::status`] turns it into what the caller is told.
@@ -72,6 +73,21 @@ pub enum Failure {
     /// Comparisons hold as much memory as they may.
     #[error("other comparisons hold the memory that comparisons may")]
     ComparisonsFull,
+    /// The caller is not known.
+    #[error("{0}")]
+    Unauthenticated(Denial),
+    /// The caller may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The caller asks for more in a time than it may.
+    #[error("{}", rate_limited(.retry_after))]
+    RateLimited {
+        /// When it may again; `None` if never so much at once.
+        retry_after: Option<Duration>,
+    },
+    /// As many of the caller's requests go on as may.
+    #[error("as many of your requests as may are being served; wait for one of them")]
+    CallerBusy,
     /// The request's message is larger than may be received.
     #[error("the request has more than {limit} bytes; the image is too large")]
     MessageTooLarge {
@@ -180,6 +196,10 @@ impl Failure {
             Self::Configuration(_) => "INVALID_CONFIGURATION",
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
+            Self::Unauthenticated(denial) => denial.reason(),
+            Self::Forbidden(_) => "PERMISSION_DENIED",
+            Self::RateLimited { .. } => "RATE_LIMITED",
+            Self::CallerBusy => "CALLER_BUSY",
             Self::MessageTooLarge { .. } => "MESSAGE_TOO_LARGE",
             Self::AnswerTooLarge { .. } => "ANSWER_TOO_LARGE",
             Self::UploadTooSlow { .. } => "UPLOAD_TOO_SLOW",
@@ -203,6 +223,13 @@ impl Failure {
     /// Whether it is the server's own fault, so that the log must hold all of it.
     pub fn is_internal(&self) -> bool {
         matches!(self.reason(), "INTERNAL" | "NOT_FINITE")
+    }
+}
+
+fn rate_limited(retry_after: &Option<Duration>) -> String {
+    match retry_after {
+        Some(wait) => format!("you ask for more in a time than you may; try again in {} s", seconds(wait)),
+        None => "you ask for more at once than you ever may".to_owned(),
     }
 }
 

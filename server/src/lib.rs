@@ -3,7 +3,8 @@
 //! - [`config`]: the configuration file and its overrides; [`engines`]: the engines of this build.
 //! - [`deployment`]: models under names, loaded on their own threads; [`work`]: queue, workers, events.
 //! - [`service`]: `smartedit.v1` over all of that; [`status`]: what callers are told of a [`failure`].
-//! - `connections`: what bounds connections and transfers; `web`: what is served over HTTP; [`metrics`]: what the server counts.
+//! - `connections`: what bounds connections and transfers; [`security`]: who may connect and call; `web`: what is served over
+//!   HTTP; [`metrics`]: what the server counts.
 //! - [`server`]: the whole, in a process of its own or inside another; [`cli`]: the `smartedit` binary.
 
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod engines;
 pub mod failure;
 mod memory;
 pub mod metrics;
+pub mod security;
 pub mod server;
 pub mod service;
 pub mod status;

@@ -11,7 +11,6 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tonic_web::GrpcWebLayer;
@@ -23,6 +22,7 @@ use crate::deployment::{Deployments, EngineLoader, Loader};
 use crate::engines::Engines;
 use crate::failure::Failure;
 use crate::metrics::{CallsLayer, Methods};
+use crate::security::{AccessLayer, Port, Secured, Security, SecurityError};
 use crate::service::{Admin, AdmissionLayer, DeadlineLayer, Inference, Reloader, Service};
 use crate::web::{self, Web};
 use crate::work::StopReason;
@@ -45,6 +45,9 @@ pub enum StartError {
     /// The configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Encryption or access cannot be set up.
+    #[error(transparent)]
+    Security(#[from] SecurityError),
     /// The address cannot be had.
     #[error("cannot listen on {address}")]
     Listen {
@@ -87,6 +90,7 @@ pub struct Server {
     web: Option<Web>,
     service: Service,
     config: Config,
+    security: Security,
     shutdown: Shutdown,
 }
 
@@ -118,8 +122,10 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// [`StartError::Listen`] and [`StartError::ListenHttp`] if an address cannot be had.
+    /// [`StartError::Security`] if certificates or keys cannot be used, [`StartError::Listen`] and
+    /// [`StartError::ListenHttp`] if an address cannot be had.
     pub async fn bind_with(config: Config, loader: Arc<dyn Loader>) -> Result<Self, StartError> {
+        let security = Security::new(&config)?;
         let refused = |source| StartError::Listen { address: config.listen, source };
         let listener = TcpListener::bind(config.listen).await.map_err(refused)?;
         let address = listener.local_addr().map_err(refused)?;
@@ -130,7 +136,8 @@ impl Server {
             None => None,
         };
         let service = Service::new(config.clone(), Deployments::start(&config, &loader));
-        Ok(Self { listener, address, web, service, config, shutdown: Shutdown::default() })
+        service.set_security(security.clone());
+        Ok(Self { listener, address, web, service, config, security, shutdown: Shutdown::default() })
     }
 
     /// The address it is bound to.
@@ -141,6 +148,11 @@ impl Server {
     /// The address it is bound to for HTTP, if it serves that.
     pub fn http_addr(&self) -> Option<SocketAddr> {
         self.web.as_ref().map(Web::local_addr)
+    }
+
+    /// Encryption and access, which can be made anew while it serves.
+    pub fn security(&self) -> Security {
+        self.security.clone()
     }
 
     /// What makes it shut down.
@@ -179,7 +191,7 @@ impl Server {
     ///
     /// [`StartError::Reflection`] if the services cannot be described, [`StartError::Serve`] if serving breaks off.
     pub async fn serve(self) -> Result<Ended, StartError> {
-        let Self { listener, web, service, config, shutdown, .. } = self;
+        let Self { listener, address, web, service, config, security, shutdown } = self;
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, LIVE, true).await;
         ready(&health, service.ready().is_ok()).await;
@@ -200,17 +212,21 @@ impl Server {
             .add_service(reflection().build_v1alpha()?);
         let metrics = service.metrics().clone();
         let admission = AdmissionLayer::new(config.limits.max_concurrent, limit, metrics.clone());
+        let access = AccessLayer::new(security.clone(), metrics.clone());
         let calls = CallsLayer::new(metrics, methods()?);
         let transfers = TransferLayer::new(&config.connections);
         let connections = Connections::grpc(&config.connections, service.metrics());
         // Told apart: over HTTP, probes are answered to the end.
         let (closing, closed) = (CancellationToken::new(), CancellationToken::new());
         let http = web.map(|web| {
-            let grpc = calls.layer(transfers.layer(DeadlineLayer.layer(admission.layer(routes.clone()))));
-            let grpc = GrpcWebLayer::new().layer(grpc);
-            let router = web::router(&config, service.clone(), admission.clone(), grpc);
-            web.serve(router, Connections::http(&config.connections, service.metrics()), closed.clone())
+            let grpc = DeadlineLayer.layer(access.layer(admission.layer(routes.clone())));
+            let grpc = GrpcWebLayer::new().layer(calls.layer(transfers.layer(grpc)));
+            let router = web::router(&config, service.clone(), access.clone(), admission.clone(), grpc);
+            let connections = Connections::http(&config.connections, service.metrics());
+            web.serve(router, security.clone(), connections, closed.clone())
         });
+        let connections =
+            connections.guarded(Secured::new(listener, address, security, Port::Grpc).incoming());
         let http = async {
             if let Some(http) = http {
                 http.await;
@@ -231,12 +247,10 @@ impl Server {
             .layer(calls)
             .layer(transfers)
             .layer(DeadlineLayer)
+            .layer(access)
             .layer(admission)
             .add_routes(routes)
-            .serve_with_incoming_shutdown(
-                connections.guarded(TcpIncoming::from(listener).with_nodelay(Some(true))),
-                closing.clone().cancelled_owned(),
-            );
+            .serve_with_incoming_shutdown(connections, closing.clone().cancelled_owned());
         let serving = async { tokio::try_join!(grpc, http) };
         let mut serving = std::pin::pin!(serving);
 

@@ -65,6 +65,18 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             details.set_retry_info(Some(SOON));
             (Code::ResourceExhausted, failure.to_string())
         }
+        Failure::Unauthenticated(_) => (Code::Unauthenticated, failure.to_string()),
+        Failure::Forbidden(_) => (Code::PermissionDenied, failure.to_string()),
+        Failure::RateLimited { retry_after } => {
+            if let Some(delay) = retry_after {
+                details.set_retry_info(Some(*delay));
+            }
+            (Code::ResourceExhausted, failure.to_string())
+        }
+        Failure::CallerBusy => {
+            details.set_retry_info(Some(SOON));
+            (Code::ResourceExhausted, failure.to_string())
+        }
         // No retry delay: the same message will not fit later either.
         Failure::MessageTooLarge { .. } | Failure::AnswerTooLarge { .. } => {
             (Code::ResourceExhausted, failure.to_string())
@@ -103,9 +115,10 @@ mod tests {
 
     use super::*;
     use crate::failure::Violations;
+    use crate::security::Denial;
     use smartedit_core::diffusion::DiffusionError;
     use smartedit_core::engine::EngineError;
-    use smartedit_core::picture::PictureError;
+    use smartedit_core::picture::{Format, PictureError};
     use smartedit_core::text::TextError;
 
     #[test]
@@ -161,6 +174,11 @@ mod tests {
                 Code::DeadlineExceeded,
                 None,
             ),
+            (Failure::RateLimited { retry_after: Some(delay) }, Code::ResourceExhausted, Some(delay)),
+            (Failure::RateLimited { retry_after: None }, Code::ResourceExhausted, None),
+            (Failure::CallerBusy, Code::ResourceExhausted, Some(SOON)),
+            (Failure::Unauthenticated(Denial::Missing), Code::Unauthenticated, None),
+            (Failure::Forbidden("no".to_owned()), Code::PermissionDenied, None),
             (Failure::Abandoned, Code::Cancelled, None),
             (Failure::Lost, Code::Internal, None),
         ];
@@ -186,6 +204,9 @@ mod tests {
         let engine = EngineError::new("conv2d", "/secret/kernel");
         let failures = [
             Failure::Panicked("/secret".to_owned()),
+            Failure::Encoding(PictureError::Damaged { format: Format::Png, message: "/secret".to_owned() }),
+            Failure::Edit(EditError::Output { stage: StageKind::VaeDecoder, message: "/secret".to_owned() }),
+            Failure::Edit(EditError::Text(TextError::NoImage { template: "/secret".to_owned() })),
             Failure::Edit(EditError::Text(TextError::Tokenizer { path, message: String::new() })),
             Failure::Edit(EditError::Stage(StageError::Engine {
                 stage: StageKind::Denoiser,

@@ -3,8 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use smartedit_client::{Client, LoadRequest, OtherVersions, Reloaded};
+use smartedit_client::{LoadRequest, OtherVersions, Reloaded};
 
+use super::connection::Connection;
 use super::deployments::describe;
 use super::{CliError, print, runtime};
 
@@ -14,6 +15,8 @@ pub(super) struct Admin {
     /// The server's address
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:50051", global = true)]
     server: String,
+    #[command(flatten)]
+    connection: Connection,
     #[command(subcommand)]
     change: Change,
 }
@@ -64,22 +67,23 @@ struct Unload {
 
 impl Admin {
     pub(super) fn run(self) -> Result<(), CliError> {
-        let Self { server, change } = self;
+        let Self { server, connection, change } = self;
         let request = match &change {
             Change::Load(load) => Some(load.request()?),
             _ => None,
         };
         let done = runtime()?.block_on(async {
-            let client = Client::connect(server).await?;
-            match (change, request) {
+            let client = connection.connect(server).await?;
+            let done = match (change, request) {
                 (_, Some(request)) => client.load_deployment(request).await.map(|loaded| describe(&loaded)),
                 (Change::Unload(Unload { name, version }), _) => {
                     client.unload_deployment(&name, version).await.map(|()| String::new())
                 }
                 _ => client.reload_configuration().await.map(|reloaded| told(&reloaded)),
-            }
+            };
+            done.map_err(CliError::failed)
         });
-        print(&done.map_err(CliError::failed)?)
+        print(&done?)
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use image::RgbImage;
-use smartedit_client::{Client, CompareEntry, CompareEvent, CompareRequest, Compared, OutputFormat};
+use smartedit_client::{CompareEntry, CompareEvent, CompareRequest, Compared, OutputFormat};
 use smartedit_core::picture::{Alpha, DecodeOptions, decode, encode};
 
+use super::connection::Connection;
 use super::local::Local;
 use super::options::{self, Options};
 use super::output::{self, Format, file_error};
@@ -50,6 +51,8 @@ pub(super) struct Compare {
     timeout: Option<Duration>,
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    connection: Connection,
     #[command(flatten)]
     settings: Settings,
 }
@@ -133,7 +136,7 @@ impl Compare {
             }
             (server, _) => server.clone().unwrap_or_default(),
         };
-        let client = Client::connect(address).await.map_err(CliError::failed)?;
+        let client = self.connection.connect(address).await?;
         let mut events = client.compare_stream(request).await.map_err(CliError::failed)?;
         let mut comparison = Comparison { seed: 0, entries: Vec::new() };
         while let Some(event) = events.next().await {

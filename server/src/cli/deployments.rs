@@ -1,8 +1,9 @@
 //! `smartedit deployments`.
 
 use clap::Args;
-use smartedit_client::{Client, DeployedStage, Deployment, DeploymentState, UnavailablePlacement};
+use smartedit_client::{DeployedStage, Deployment, DeploymentState, UnavailablePlacement};
 
+use super::connection::Connection;
 use super::{CliError, print, runtime};
 
 #[derive(Debug, Args)]
@@ -10,15 +11,17 @@ pub(super) struct Deployments {
     /// The server's address
     #[arg(long, short, value_name = "ADDRESS", default_value = "127.0.0.1:50051")]
     server: String,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Deployments {
     pub(super) fn run(self) -> Result<(), CliError> {
         let deployments = runtime()?.block_on(async {
-            let client = Client::connect(self.server).await?;
-            client.deployments().await
+            let client = self.connection.connect(self.server).await?;
+            client.deployments().await.map_err(CliError::failed)
         });
-        let text: String = deployments.map_err(CliError::failed)?.iter().map(describe).collect();
+        let text: String = deployments?.iter().map(describe).collect();
         print(&text)
     }
 }

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use smartedit_client::{Client, EditOptions, EditRequest, Edited, Event, OutputFormat};
+use smartedit_client::{EditOptions, EditRequest, Edited, Event, OutputFormat};
 
+use super::connection::Connection;
 use super::local::Local;
 use super::options::{self, Options};
 use super::output::{self, Format, file_error};
@@ -48,6 +49,8 @@ pub(super) struct Edit {
     quality: Option<u32>,
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    connection: Connection,
     #[command(flatten)]
     settings: Settings,
 }
@@ -103,7 +106,7 @@ impl Edit {
             }
             (server, _) => server.clone().unwrap_or_default(),
         };
-        let client = Client::connect(address).await.map_err(CliError::failed)?;
+        let client = self.connection.connect(address).await?;
         let mut events = client.edit_stream(request).await.map_err(CliError::failed)?;
         while let Some(event) = events.next().await {
             let event = event.map_err(CliError::failed)?;

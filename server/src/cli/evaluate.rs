@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use smartedit_client::{Client, EditOptions, OutputFormat};
+use smartedit_client::{EditOptions, OutputFormat};
 use smartedit_core::picture::{Alpha, DecodeOptions};
 use tokio_util::sync::CancellationToken;
 
+use super::connection::Connection;
 use super::local::Local;
 use super::options::{self, Options};
 use super::output;
@@ -82,6 +83,8 @@ pub(super) struct Evaluate {
     weights: Weights,
     #[command(flatten)]
     options: Options,
+    #[command(flatten)]
+    connection: Connection,
     #[command(flatten)]
     settings: Settings,
 }
@@ -194,7 +197,7 @@ impl Evaluate {
             }
             (server, _) => server.clone().unwrap_or_default(),
         };
-        let client = Client::connect(address).await.map_err(CliError::failed)?;
+        let client = self.connection.connect(address).await?;
         if names.is_empty() {
             names.push(client.deployment("").await.map_err(CliError::failed)?.name);
         }

@@ -32,7 +32,8 @@ impl Local {
         ];
         let (loaded, engines, _) = settings.load(flags, std::env::vars(), deployments)?;
         telemetry::init(&loaded.config.log);
-        let mut config = loaded.config;
+        // It talks to nobody but this command.
+        let mut config = Config { tls: None, auth: None, ..loaded.config };
         // The one edit there is would be made later for it.
         config.deployments.values_mut().for_each(|deployment| deployment.warm_up = false);
         Ok(Self { config, engines })

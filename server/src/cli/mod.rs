@@ -4,6 +4,7 @@ mod admin;
 mod bench;
 mod columns;
 mod compare;
+mod connection;
 mod convert;
 mod deployments;
 mod edit;
@@ -12,6 +13,7 @@ mod evaluate;
 #[cfg(feature = "onnx")]
 mod export;
 mod inspect;
+mod key;
 mod local;
 mod options;
 mod output;
@@ -56,6 +58,9 @@ enum Command {
     Deployments(deployments::Deployments),
     /// Load and unload deployments of a running server
     Admin(admin::Admin),
+    /// Make API keys
+    #[command(subcommand)]
+    Key(key::Key),
     /// Measure stages and whole edits on pseudo-random weights; no checkpoint is needed
     Bench(bench::Bench),
 }
@@ -80,6 +85,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(inspect) => inspect.run(),
         Command::Deployments(deployments) => deployments.run(),
         Command::Admin(admin) => admin.run(),
+        Command::Key(key) => key.run(),
         Command::Bench(bench) => bench.run(),
     };
     match outcome {

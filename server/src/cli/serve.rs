@@ -12,6 +12,7 @@ use super::{CliError, print, runtime};
 use crate::config::{Config, Loaded, Override};
 use crate::deployment::EngineLoader;
 use crate::engines::Engines;
+use crate::security::warn_of_openness;
 use crate::server::Server;
 use crate::service::Reloader;
 use crate::telemetry;
@@ -57,6 +58,7 @@ impl Serve {
         for variable in strangers {
             tracing::warn!(variable, "is not a setting; ignored");
         }
+        warn_of_openness(&config);
         let outcome = runtime.block_on(self.serve(config, engines));
         drop(traces);
         // A worker in the middle of a long step must not hold up the end.

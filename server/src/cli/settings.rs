@@ -39,7 +39,7 @@ impl Settings {
         variables: impl Iterator<Item = (String, String)>,
         deployments: &[String],
     ) -> Result<(Loaded, Engines, Vec<String>), CliError> {
-        let own = ["SMARTEDIT_CONFIG"];
+        let own = ["SMARTEDIT_CONFIG", "SMARTEDIT_API_KEY"];
         let variables = variables.filter(|(name, _)| !own.contains(&name.as_str()));
         let (mut overrides, strangers) = Override::from_env(variables);
         for assignment in &self.set {

@@ -7,6 +7,7 @@ use smartedit_core::stage::{LoadError, StageKind};
 
 use super::{Candidate, Config, ConfigError, DeploymentConfig, Loaded, Placement, Problems};
 use crate::engines::Engines;
+use crate::security::Security;
 
 /// Threads that may compute a stage.
 const MAX_THREADS: usize = 1024;
@@ -53,6 +54,7 @@ impl Config {
         let mut problems = Problems::default();
         self.check_http(&mut problems);
         self.check_connections(&mut problems);
+        self.check_security(&mut problems);
         self.check_telemetry(&mut problems);
         self.check_limits(&mut problems);
         if !crate::telemetry::is_level(&self.log.level) {
@@ -71,6 +73,13 @@ impl Config {
             check_deployment(name, deployment, engines, &mut problems);
         }
         problems
+    }
+
+    /// Reads what encryption and access are made of.
+    fn check_security(&self, problems: &mut Problems) {
+        if let Err(error) = Security::new(self) {
+            problems.add(error.setting(), error.reason());
+        }
     }
 
     fn check_limits(&self, problems: &mut Problems) {

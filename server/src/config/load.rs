@@ -13,6 +13,10 @@ const PREFIX: &str = "SMARTEDIT_";
 /// Separates the parts of a key in the name of a variable, as in `SMARTEDIT_LIMITS__MAX_STEPS`.
 const SEPARATOR: &str = "__";
 
+/// Keys outside of deployments whose values are files.
+const FILES: [&str; 6] =
+    ["tls.certificate", "tls.key", "tls.client_ca", "auth.keys_file", "auth.keys.*.file", "auth.jwt.jwks"];
+
 /// A configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -81,6 +85,8 @@ impl Override {
                 "listen",
                 "http",
                 "connections",
+                "tls",
+                "auth",
                 "default_deployment",
                 "limits",
                 "cache",
@@ -142,10 +148,23 @@ fn read(path: &Path) -> Result<(Table, Origins), ConfigError> {
     toml::from_str::<Config>(&text).map_err(parse)?;
     let mut table: Table = toml::from_str(&text).map_err(parse)?;
     let directory = path.parent().unwrap_or(Path::new(""));
+    FILES.into_iter().for_each(|key| rebase_key(&mut table, key, directory));
     if let Some(Value::Table(deployments)) = table.get_mut("deployments") {
         deployments.iter_mut().for_each(|(_, deployment)| rebase(deployment, directory));
     }
     Ok((table, Origins::of_file(&path.display().to_string(), &text)))
+}
+
+/// Makes the path under a key, if there is one, relative to a directory; `*` is every key.
+fn rebase_key(table: &mut Table, key: &str, directory: &Path) {
+    let (outer, inner) = key.split_once('.').map_or((key, None), |(outer, inner)| (outer, Some(inner)));
+    for (_, value) in table.iter_mut().filter(|(name, _)| outer == "*" || *name == outer) {
+        match (inner, value) {
+            (Some(inner), Value::Table(table)) => rebase_key(table, inner, directory),
+            (None, Value::String(path)) => *path = directory.join(&*path).to_string_lossy().into_owned(),
+            _ => {}
+        }
+    }
 }
 
 /// Makes the paths of a deployment relative to a directory: its `model`, and the `file` of stages and alternatives.
@@ -256,6 +275,21 @@ mod tests {
         let files = stage.fallback.iter().flatten().map(|alternative| alternative.0.file.clone().unwrap());
         let expected = [PathBuf::from("/unet.pt"), directory.path().join("small.onnx")];
         assert_eq!(files.collect::<Vec<_>>(), expected);
+    }
+
+    #[test]
+    fn files_of_keys_and_certificates_are_relative_to_it_too() {
+        let (directory, path) = file(
+            "[tls]\ncertificate = \"a.pem\"\nkey = \"/a.key\"\n[auth]\nkeys_file = \"keys.toml\"\n\
+             [auth.keys.a]\nfile = \"a\"\n[auth.keys.b]\nfile = \"b\"\n[auth.jwt]\njwks = \"jwks.json\"\n",
+        );
+        let Config { tls: Some(tls), auth: Some(auth), .. } = load(Some(&path), &[]).unwrap().config else {
+            panic!("tables are missing");
+        };
+        let here = |name: &str| Some(directory.path().join(name));
+        assert_eq!((tls.certificate, tls.key), (here("a.pem"), Some(PathBuf::from("/a.key"))));
+        assert_eq!((&auth.keys["a"].file, &auth.keys["b"].file), (&here("a"), &here("b")));
+        assert_eq!((auth.keys_file, auth.jwt.unwrap().jwks), (here("keys.toml"), here("jwks.json")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The server's configuration: a TOML file, overridden by the environment, overridden by flags.
 
 mod admin;
+mod auth;
 mod check;
 mod connections;
 mod http;
@@ -9,6 +10,7 @@ mod origin;
 mod placement;
 mod reload;
 mod telemetry;
+mod tls;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -21,6 +23,7 @@ use smartedit_core::engine::Precision;
 use smartedit_core::stage::{GraphOptimization, StageKind, StageOptions};
 
 pub use admin::AdminConfig;
+pub use auth::{AuthConfig, CallerLimits, JwtAlgorithm, JwtConfig, KeyConfig, Open, Permission};
 pub(crate) use check::check_deployment;
 pub use connections::ConnectionsConfig;
 pub use http::{ANY_ORIGIN, HttpConfig};
@@ -29,6 +32,7 @@ pub use origin::{Origins, Problem, Problems};
 pub use placement::{Alternative, Candidate, Placement, ProviderConfig};
 pub use reload::{Source, SourceError};
 pub use telemetry::TelemetryConfig;
+pub use tls::{ClientAuth, HttpTls, TlsConfig};
 
 /// The deployment that a server has which is given a model directory instead of a configuration.
 pub const DEFAULT_DEPLOYMENT: &str = "default";
@@ -43,6 +47,10 @@ pub struct Config {
     pub http: HttpConfig,
     /// What bounds connections.
     pub connections: ConnectionsConfig,
+    /// Encryption; without it, connections are plain.
+    pub tls: Option<TlsConfig>,
+    /// Who may call; without it, everybody may do everything.
+    pub auth: Option<AuthConfig>,
     /// The deployment of requests that name none. May be left out when there is one, or one called `default`.
     pub default_deployment: Option<String>,
     /// What a request may ask for, and how many may wait.
@@ -298,6 +306,8 @@ impl Default for Config {
             listen: SocketAddr::from(([127, 0, 0, 1], 50051)),
             http: HttpConfig::default(),
             connections: ConnectionsConfig::default(),
+            tls: None,
+            auth: None,
             default_deployment: None,
             limits: Limits::default(),
             cache: CacheConfig::default(),

@@ -10,6 +10,7 @@ use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, Sta
 use smartedit_core::weights::WeightFile;
 
 use super::placed::{PlacedModel, PlacedStage, Unavailable};
+use super::words::without_paths;
 use crate::config::{CacheConfig, Candidate, DeploymentConfig, Problems, check_deployment};
 use crate::engines::Engines;
 use crate::work::Editor;
@@ -90,7 +91,7 @@ impl Loader for EngineLoader {
             Ok(model) => Ok(Arc::new(PlacedModel { model: Arc::new(model), stages })),
             // These words come from an engine: what is missing and how to get it.
             Err(error @ ModelError::Stage(LoadError::Unavailable { .. } | LoadError::Option { .. })) => {
-                Err(NotLoaded { public: error.to_string(), source: error.into() })
+                Err(NotLoaded { public: without_paths(&error.to_string()), source: error.into() })
             }
             Err(error) => Err(NotLoaded::internal(error.into())),
         }
@@ -121,7 +122,7 @@ impl EngineLoader {
         let ways =
             candidates.map(|candidate| self.engines.get(&candidate.engine).map(|engine| (candidate, engine)));
         ways.collect::<Result<_, _>>()
-            .map_err(|error| NotLoaded { public: error.to_string(), source: error.into() })
+            .map_err(|error| NotLoaded { public: without_paths(&error.to_string()), source: error.into() })
     }
 }
 

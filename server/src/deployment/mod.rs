@@ -7,6 +7,7 @@ mod placed;
 mod registry;
 mod rules;
 mod warm_up;
+mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ pub use lease::Lease;
 pub use loader::{EngineLoader, Loader, NotLoaded};
 pub use placed::{PlacedStage, Unavailable};
 pub use registry::Deployments;
+pub(crate) use words::without_paths;
 
 /// A version of a model under a name, with its queue and workers.
 pub struct Deployment {

@@ -5,8 +5,10 @@
 //! - `process_*`: the process, by the names of Prometheus' own client libraries.
 //! - `smartedit_*`: edits, stages, queues and what is kept.
 //!
-//! Every label has few values: names of deployments, stages, engines, methods, codes and reasons, never a caller's words.
+//! Every label has few values: names of deployments, stages, engines, methods, codes, reasons and configured keys, never a caller's
+//! words.
 
+mod callers;
 mod calls;
 mod connections;
 mod edits;
@@ -47,6 +49,7 @@ struct Inner {
     requests: requests::Requests,
     edits: edits::Edits,
     connections: connections::Connections,
+    callers: callers::Callers,
 }
 
 /// Metrics as text, and the media type of the format.
@@ -69,7 +72,8 @@ impl Metrics {
         let requests = requests::Requests::registered(&mut registry);
         let edits = edits::Edits::registered(&mut registry);
         let connections = connections::Connections::registered(&mut registry);
-        Self(Arc::new(Inner { registry, calls, requests, edits, connections }))
+        let callers = callers::Callers::registered(&mut registry);
+        Self(Arc::new(Inner { registry, calls, requests, edits, connections, callers }))
     }
 
     /// All metrics, in the format of OpenMetrics if the value of `Accept` names it, else in that of Prometheus 0.0.4.

@@ -8,6 +8,7 @@ use super::{Reloaded, Reloader, Service};
 use crate::config::DeploymentConfig;
 use crate::deployment::{Load, Others};
 use crate::failure::{Failure, Violations};
+use crate::security::Access;
 use crate::status::status;
 
 /// Loads and unloads a service's deployments; cloning shares its state.
@@ -30,7 +31,11 @@ impl Service {
         }
     }
 
-    async fn load(&self, request: v1::LoadDeploymentRequest) -> Result<v1::Deployment, Failure> {
+    async fn load(
+        &self,
+        request: v1::LoadDeploymentRequest,
+        access: &Access,
+    ) -> Result<v1::Deployment, Failure> {
         self.may_change()?;
         let others = others(&request);
         let v1::LoadDeploymentRequest { name, settings, version, .. } = request;
@@ -41,7 +46,7 @@ impl Service {
         };
         let load = Load { name, config, version: (version > 0).then_some(version), others: others? };
         let deployment = self.deployments().load(load).await?;
-        Ok(self.describe(&deployment))
+        Ok(self.describe(&deployment, access))
     }
 
     /// The settings of a deployment, checked.
@@ -87,7 +92,9 @@ impl AdminService for Admin {
         &self,
         request: Request<v1::LoadDeploymentRequest>,
     ) -> Result<Response<v1::LoadDeploymentResponse>, Status> {
-        let deployment = self.0.load(request.into_inner()).await.map_err(|failure| status(&failure, None))?;
+        let access = Access::of(request.extensions());
+        let deployment = self.0.load(request.into_inner(), &access).await;
+        let deployment = deployment.map_err(|failure| status(&failure, None))?;
         Ok(Response::new(v1::LoadDeploymentResponse { deployment: Some(deployment) }))
     }
 

@@ -16,6 +16,7 @@ use tower::{Layer, Service};
 
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::security::{Access, Place};
 use crate::status::status;
 
 /// Paths of the calls that are bounded.
@@ -27,9 +28,12 @@ const BOUNDED: [&str; 5] = [
     "/inference.GRPCInferenceService/ModelStreamInfer",
 ];
 
+/// The one of them that holds many requests, each of which is counted when it comes.
+const MANY: &str = "/inference.GRPCInferenceService/ModelStreamInfer";
+
 /// A call's place among those that are received at the same time, which a handler may keep for longer.
 #[derive(Debug, Clone)]
-pub(super) struct Permit(#[expect(dead_code, reason = "it is held")] Arc<OwnedSemaphorePermit>);
+pub(crate) struct Permit(#[expect(dead_code, reason = "it is held")] Arc<(OwnedSemaphorePermit, Place)>);
 
 /// Refuses edits beyond a number at the same time, over all connections, and gives those whose message is too large
 /// the code that gRPC has for it. Other calls pass.
@@ -46,13 +50,20 @@ impl AdmissionLayer {
         Self { permits: Arc::new(Semaphore::new(edits)), max_message_bytes, metrics }
     }
 
-    /// Lets one more edit be received, for as long as the permit is held.
+    /// Lets one more edit be received, for as long as the permit is held, and counts so many requests of its caller.
     ///
     /// # Errors
     ///
-    /// [`Failure::Overloaded`] if as many are as may.
-    pub fn admit(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        self.permits.clone().try_acquire_owned().map_err(|_| self.refused(Failure::Overloaded))
+    /// [`Failure::Overloaded`] if as many are as may; [`Failure::CallerBusy`] and [`Failure::RateLimited`] if it is the
+    /// caller that asks for too much.
+    pub(crate) fn admit(&self, access: &Access, requests: u32) -> Result<Permit, Failure> {
+        let overloaded = |_| Failure::Overloaded;
+        let place = access.receive().and_then(|place| {
+            let permit = self.permits.clone().try_acquire_owned().map_err(overloaded)?;
+            access.charge(requests)?;
+            Ok(Permit(Arc::new((permit, place))))
+        });
+        place.map_err(|failure| self.refused(failure))
     }
 
     fn refused(&self, failure: Failure) -> Failure {
@@ -94,11 +105,11 @@ where
         if !BOUNDED.contains(&request.uri().path()) {
             return Box::pin(self.inner.call(request));
         }
-        let permit = match self.layer.admit() {
+        let requests = u32::from(request.uri().path() != MANY);
+        let permit = match self.layer.admit(&Access::of(request.extensions()), requests) {
             Ok(permit) => permit,
             Err(failure) => return Box::pin(async move { Ok(status(&failure, None).into_http()) }),
         };
-        let permit = Permit(Arc::new(permit));
         request.extensions_mut().insert(permit.clone());
         let response = self.inner.call(request);
         let layer = self.layer.clone();

@@ -16,8 +16,9 @@ use self::measure::Measure;
 use super::edit::{About, Prepared, Ticket, next};
 use super::{Arrival, Service, messages, trace};
 use crate::failure::Failure;
+use crate::security::Access;
 use crate::status::status;
-use crate::work::{Caller, Event, Record, Registration, Stop};
+use crate::work::{Event, Record, Registration, Stop};
 
 /// The stream of events of a comparison.
 pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::CompareResponse, Status>> + Send>>;
@@ -30,6 +31,8 @@ struct Comparison {
     threshold: f32,
     edits: Vec<Prepared>,
     stop: Stop,
+    /// Who asks for it, where that is asked.
+    caller: Option<String>,
     /// The comparison's place among all requests: a server that shuts down waits for all of its edits.
     _registration: Registration,
     /// The memory that it may hold on to.
@@ -42,10 +45,10 @@ impl Service {
         &self,
         request: v1::CompareRequest,
         arrival: Arrival,
-        peer: Caller,
+        access: Access,
     ) -> Result<Response<EventStream>, Status> {
         let request_id = format!("{:016x}", fastrand::u64(..));
-        let comparison = self.check_comparison(request, arrival, &peer, &request_id).map_err(|failure| {
+        let comparison = self.check_comparison(request, arrival, &access, &request_id).map_err(|failure| {
             self.metrics().refused(&failure);
             tracing::info!(request_id, outcome = failure.reason(), reason = %failure, "comparison refused");
             status(&failure, Some(&request_id))
@@ -109,7 +112,9 @@ impl Service {
         let request_id = format!("{}-{}", comparison.request_id, index + 1);
         let arrival = Arrival { at: Instant::now(), ..comparison.arrival };
         let deployment = edit.deployment.name();
-        let span = tracing::info_span!("edit", request_id, deployment, trace_id = tracing::field::Empty);
+        let caller = comparison.caller.as_deref();
+        let span =
+            tracing::info_span!("edit", request_id, caller, deployment, trace_id = tracing::field::Empty);
         trace::join(&span, arrival.trace);
         let stop = Stop::new(arrival.deadline);
         let registration = self.requests().register(&request_id, stop.clone());

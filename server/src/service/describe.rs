@@ -7,11 +7,12 @@ use smartedit_proto::v1;
 use super::Service;
 use super::messages::{count, stage};
 use crate::config::Limits;
-use crate::deployment::{Deployment, PlacedStage, State, Unavailable};
+use crate::deployment::{Deployment, PlacedStage, State, Unavailable, without_paths};
+use crate::security::Access;
 
 impl Service {
     /// What callers are told of a deployment.
-    pub(super) fn describe(&self, deployment: &Deployment) -> v1::Deployment {
+    pub(super) fn describe(&self, deployment: &Deployment, access: &Access) -> v1::Deployment {
         let (queued, running) = deployment.queue().load();
         let state = deployment.state();
         let ready = matches!(state, State::Ready(_));
@@ -23,7 +24,7 @@ impl Service {
             accepting: ready && self.is_accepting() && deployment.queue().has_room(),
             queued: count(queued),
             running: count(running),
-            limits: Some(limits(&self.0.config.limits)),
+            limits: Some(limits(&access.limits(&self.0.config.limits))),
             ..v1::Deployment::default()
         };
         match state {
@@ -88,7 +89,7 @@ fn unavailable_placement(missed: &Unavailable) -> v1::UnavailablePlacement {
         device: missed.device.clone(),
         precision: missed.precision.to_string(),
         providers: missed.providers.clone(),
-        reason: missed.reason.clone(),
+        reason: without_paths(&missed.reason),
     }
 }
 

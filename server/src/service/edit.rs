@@ -12,8 +12,9 @@ use super::validate::Checked;
 use super::{Arrival, Service, messages, trace, validate};
 use crate::deployment::Lease;
 use crate::failure::Failure;
+use crate::security::Access;
 use crate::status::status;
-use crate::work::{Caller, Event, Events, Guard, Job, Progress, Refusal, Registration, Stop, channel};
+use crate::work::{Event, Events, Guard, Job, Progress, Refusal, Registration, Stop, channel};
 
 /// The stream of events of an edit.
 pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamResponse, Status>> + Send>>;
@@ -27,8 +28,8 @@ pub(crate) struct Order {
     pub(crate) instruction: String,
     pub(crate) deployment: String,
     pub(crate) options: v1::EditOptions,
-    /// On whose account the edit is made, if the options do not say.
-    pub(crate) peer: Caller,
+    /// Who asks for it, and what that caller may do.
+    pub(crate) access: Access,
 }
 
 /// What a caller holds while its edit is waited for: events, and the guard that stops the edit when the caller
@@ -67,7 +68,8 @@ impl Service {
     pub(crate) fn submit(&self, order: Order, arrival: Arrival) -> Result<Ticket, Refused> {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let empty = tracing::field::Empty;
-        let span = tracing::info_span!("edit", request_id, deployment = empty, trace_id = empty);
+        let caller = order.access.name().map(str::to_owned);
+        let span = tracing::info_span!("edit", request_id, caller, deployment = empty, trace_id = empty);
         trace::join(&span, arrival.trace);
         let submit = || {
             self.enqueue(order, arrival, &request_id, span.clone()).map_err(|failure| {
@@ -89,27 +91,37 @@ impl Service {
         if !self.is_accepting() {
             return Err(Failure::ShuttingDown);
         }
+        let access = order.access.clone();
         let prepared = self.prepare(order)?;
         span.record("deployment", prepared.deployment.name());
         let stop = Stop::new(arrival.deadline.filter(|_| !prepared.checked.keep));
-        let registration = self.admit(request_id, stop.clone())?;
+        let registration = self.admit(request_id, stop.clone(), &access)?;
         self.push(prepared, arrival, request_id, span, (stop, registration))
     }
 
     /// Finds an order's deployment and checks the order against its model.
     pub(super) fn prepare(&self, order: Order) -> Result<Prepared, Failure> {
-        let deployment = self.deployments().lease(&order.deployment)?;
+        let deployment = self.lease(&order.deployment, &order.access)?;
         let editor = deployment.editor()?;
         let checked = validate::check(order, &self.0.config.limits, editor.config())?;
         Ok(Prepared { deployment, checked })
     }
 
-    /// Registers a request unless the server shuts down.
-    pub(super) fn admit(&self, request_id: &str, stop: Stop) -> Result<Registration, Failure> {
-        let registration = self.requests().register(request_id, stop);
+    /// Registers a request unless the server shuts down or as many of the caller's go on as may.
+    pub(super) fn admit(
+        &self,
+        request_id: &str,
+        stop: Stop,
+        access: &Access,
+    ) -> Result<Registration, Failure> {
+        let place = access.work()?;
+        let registration = self.requests().register(request_id, stop).holding(place);
         // Whoever shuts the server down first refuses edits, then looks at the registry.
         match self.is_accepting() {
-            true => Ok(registration),
+            true => {
+                self.metrics().admitted(access);
+                Ok(registration)
+            }
             false => Err(Failure::ShuttingDown),
         }
     }

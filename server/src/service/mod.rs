@@ -2,7 +2,7 @@
 
 mod admin;
 mod admission;
-pub(crate) mod caller;
+mod caller;
 mod compare;
 mod deadline;
 mod describe;
@@ -12,6 +12,7 @@ mod messages;
 mod reload;
 mod trace;
 mod validate;
+mod visible;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -25,6 +26,7 @@ use crate::config::{Config, Source};
 use crate::deployment::Deployments;
 use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::security::{Access, Security};
 use crate::status::status;
 use crate::work::Requests;
 
@@ -44,6 +46,7 @@ struct Shared {
     config: Config,
     /// What the configuration is read from anew.
     source: OnceLock<Box<Source>>,
+    security: OnceLock<Security>,
     deployments: Deployments,
     metrics: Metrics,
     requests: Requests,
@@ -62,6 +65,7 @@ impl Service {
         Self(Arc::new(Shared {
             config,
             source: OnceLock::new(),
+            security: OnceLock::new(),
             deployments,
             metrics,
             requests: Requests::default(),
@@ -79,6 +83,11 @@ impl Service {
     /// Says what the configuration is read from anew; the first time it is said counts.
     pub fn set_source(&self, source: Box<Source>) {
         let _ = self.0.source.set(source);
+    }
+
+    /// Says what is made anew, too, when the configuration is read again; the first time it is said counts.
+    pub fn set_security(&self, security: Security) {
+        let _ = self.0.security.set(security);
     }
 
     /// The deployments.
@@ -129,10 +138,10 @@ impl SmartEditService for Service {
     type CompareStream = compare::EventStream;
 
     async fn edit(&self, request: Request<v1::EditRequest>) -> Result<Response<v1::EditResponse>, Status> {
-        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
+        let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
         let v1::EditRequest { image, instruction, deployment, options } = request.into_inner();
         let options = options.unwrap_or_default();
-        let order = edit::Order { image, instruction, deployment, options, peer };
+        let order = edit::Order { image, instruction, deployment, options, access };
         self.submit(order, arrival).map_err(|refused| refused.status())?.result().await
     }
 
@@ -140,10 +149,10 @@ impl SmartEditService for Service {
         &self,
         request: Request<v1::EditStreamRequest>,
     ) -> Result<Response<Self::EditStreamStream>, Status> {
-        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
+        let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
         let v1::EditStreamRequest { image, instruction, deployment, options } = request.into_inner();
         let options = options.unwrap_or_default();
-        let order = edit::Order { image, instruction, deployment, options, peer };
+        let order = edit::Order { image, instruction, deployment, options, access };
         Ok(self.submit(order, arrival).map_err(|refused| refused.status())?.stream())
     }
 
@@ -151,16 +160,17 @@ impl SmartEditService for Service {
         &self,
         request: Request<v1::CompareRequest>,
     ) -> Result<Response<Self::CompareStream>, Status> {
-        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
-        self.begin_comparison(request.into_inner(), arrival, peer)
+        let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
+        self.begin_comparison(request.into_inner(), arrival, access)
     }
 
     async fn list_deployments(
         &self,
-        _: Request<v1::ListDeploymentsRequest>,
+        request: Request<v1::ListDeploymentsRequest>,
     ) -> Result<Response<v1::ListDeploymentsResponse>, Status> {
-        let deployments =
-            self.deployments().all().iter().map(|deployment| self.describe(deployment)).collect();
+        let access = Access::of(request.extensions());
+        let deployments = self.visible(&access);
+        let deployments = deployments.iter().map(|deployment| self.describe(deployment, &access)).collect();
         Ok(Response::new(v1::ListDeploymentsResponse { deployments }))
     }
 
@@ -168,9 +178,10 @@ impl SmartEditService for Service {
         &self,
         request: Request<v1::GetDeploymentRequest>,
     ) -> Result<Response<v1::GetDeploymentResponse>, Status> {
-        let found = self.deployments().get(&request.get_ref().name);
+        let access = Access::of(request.extensions());
+        let found = self.deployment(&request.get_ref().name, &access);
         let deployment = found.map_err(|failure| status(&failure, None))?;
-        let deployment = Some(self.describe(&deployment));
+        let deployment = Some(self.describe(&deployment, &access));
         Ok(Response::new(v1::GetDeploymentResponse { deployment }))
     }
 }

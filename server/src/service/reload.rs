@@ -31,6 +31,9 @@ impl Reloader {
             return Err(Failure::Configuration("this server has no configuration to read again".to_owned()));
         };
         let config = source().map_err(|error| refused(&error))?;
+        if let Some(security) = service.0.security.get() {
+            security.reload(&config).map_err(|error| refused(&error.into()))?;
+        }
         let needs_restart = service.0.config.needs_restart(&config);
         if !needs_restart.is_empty() {
             let settings = needs_restart.join(", ");

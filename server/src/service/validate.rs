@@ -12,7 +12,7 @@ use super::caller;
 use super::edit::Order;
 use crate::config::Limits;
 use crate::failure::{Failure, Violations};
-use crate::work::{Account, Caller, Output, Priority, Task};
+use crate::work::{Account, Output, Priority, Task};
 
 /// Longest side of a source picture: more than any camera makes, and what decoders can address.
 const MAX_SOURCE_SIDE: u32 = 65_535;
@@ -35,9 +35,10 @@ pub(super) struct Checked {
 /// # Errors
 ///
 /// [`Failure::Invalid`] with every field that has a value that cannot be; [`Failure::Picture`] if the source file
-/// is the only thing at fault.
+/// is the only thing at fault; [`Failure::Forbidden`] if the caller may not say on whose account it is.
 pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Result<Checked, Failure> {
-    let Order { image, instruction, options, peer, .. } = order;
+    let Order { image, instruction, options, access, .. } = order;
+    let limits = &access.limits(limits);
     let mut check = Check { violations: Violations::default(), limits, model };
 
     check.text("instruction", &instruction);
@@ -59,9 +60,13 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
     check.negative_prompt(&options);
     let interval = check.preview_interval(&options);
     let priority = check.priority(&options);
-    let caller = check.caller(&options).unwrap_or(peer);
+    let named = check.caller(&options);
     let (initial_latents, step_noise) = check.replay(&options, steps, resize.size);
 
+    let caller = match named {
+        Some(name) => access.on_behalf_of(name)?,
+        None => access.caller(),
+    };
     if let Err(error) = source {
         if check.violations.is_empty() {
             return Err(Failure::Picture(error));
@@ -127,10 +132,13 @@ impl Check<'_> {
 
     fn steps(&mut self, options: &v1::EditOptions) -> usize {
         let limit = self.limits.max_steps;
-        if let Some(steps) = options.steps.filter(|steps| *steps == 0 || *steps > limit) {
-            self.violations.add("options.steps", format!("is {steps}, 1 to {limit} are allowed"));
+        let default = self.model.defaults.steps;
+        let steps = options.steps.map_or(default, |steps| steps as usize);
+        if steps == 0 || steps > limit as usize {
+            let from = if options.steps.is_none() { " by default" } else { "" };
+            self.violations.add("options.steps", format!("is {steps}{from}, 1 to {limit} are allowed"));
         }
-        options.steps.map_or(self.model.defaults.steps, |steps| steps as usize)
+        steps
     }
 
     fn scheduler(&mut self, options: &v1::EditOptions) -> Option<SchedulerKind> {
@@ -149,14 +157,14 @@ impl Check<'_> {
         }
     }
 
-    fn caller(&mut self, options: &v1::EditOptions) -> Option<Caller> {
+    fn caller<'o>(&mut self, options: &'o v1::EditOptions) -> Option<&'o str> {
         let name = &options.caller;
         let (chars, limit) = (name.chars().count(), caller::MAX_CHARS);
         if chars > limit {
             let message = format!("has {chars} characters, at most {limit} are allowed");
             self.violations.add("options.caller", message);
         }
-        (!name.is_empty()).then(|| caller::named(name))
+        (!name.is_empty()).then_some(name.as_str())
     }
 
     fn noise_source(&mut self, options: &v1::EditOptions) -> NoiseKind {

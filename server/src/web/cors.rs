@@ -11,13 +11,14 @@ use crate::config::ANY_ORIGIN;
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// What scripts may read of a response besides its content.
-const EXPOSED: [HeaderName; 6] = [
+const EXPOSED: [HeaderName; 7] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
     HeaderName::from_static("x-request-id"),
     header::RETRY_AFTER,
     header::CONTENT_TYPE,
+    header::WWW_AUTHENTICATE,
 ];
 
 /// Lets pages of these origins call; `None` where there are none.

@@ -17,6 +17,8 @@ pub(super) struct Refused {
     error: ErrorBody,
     retry_after: Option<Duration>,
     request_id: Option<String>,
+    /// How to say who calls, for who has not.
+    challenge: Option<&'static str>,
 }
 
 /// The form of OpenAI's errors.
@@ -39,6 +41,7 @@ impl From<Status> for Refused {
         let code = match status.code() {
             // The name that clients of OpenAI's interface look for.
             Code::NotFound => "model_not_found".to_owned(),
+            Code::Unauthenticated => "invalid_api_key".to_owned(),
             _ => reason.to_lowercase(),
         };
         let param = param.or_else(|| (status.code() == Code::NotFound).then(|| "model".to_owned()));
@@ -47,6 +50,7 @@ impl From<Status> for Refused {
             error: ErrorBody { message, kind: kind(http), param, code: Some(code) },
             retry_after: details.retry_info().and_then(|info| info.retry_delay),
             request_id: details.request_info().map(|info| info.request_id.clone()),
+            challenge: (status.code() == Code::Unauthenticated).then(|| challenge(reason)),
         }
     }
 }
@@ -67,7 +71,7 @@ impl Refused {
     /// The form could not be received.
     pub(super) fn form(status: StatusCode, message: String) -> Self {
         let error = ErrorBody { message, kind: kind(status), param: None, code: None };
-        Self { status, error, retry_after: None, request_id: None }
+        Self { status, error, retry_after: None, request_id: None, challenge: None }
     }
 }
 
@@ -84,6 +88,9 @@ impl IntoResponse for Refused {
             // What OpenAI's libraries read first.
             let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
             headers.insert("retry-after-ms", HeaderValue::from(millis));
+        }
+        if let Some(challenge) = self.challenge {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
         }
         if let Some(id) = self.request_id.and_then(|id| HeaderValue::try_from(id).ok()) {
             headers.insert("x-request-id", id);
@@ -105,6 +112,14 @@ fn http_status(code: Code, reason: &str) -> StatusCode {
         (Code::Unauthenticated, _) => StatusCode::UNAUTHORIZED,
         (Code::PermissionDenied, _) => StatusCode::FORBIDDEN,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// What goes into `WWW-Authenticate` (RFC 6750).
+fn challenge(reason: &str) -> &'static str {
+    match reason {
+        "CREDENTIALS_MISSING" => "Bearer realm=\"smartedit\"",
+        _ => "Bearer realm=\"smartedit\", error=\"invalid_token\"",
     }
 }
 

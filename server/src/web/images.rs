@@ -5,11 +5,10 @@
 
 mod form;
 
-use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::extract::State;
 use axum::extract::multipart::{Multipart, MultipartRejection};
-use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -21,7 +20,8 @@ use smartedit_proto::v1;
 use self::form::Form;
 use super::Shared;
 use super::error::Refused;
-use crate::service::{Arrival, caller};
+use crate::security::Access;
+use crate::service::Arrival;
 use crate::status::status;
 
 /// Edited pictures.
@@ -45,22 +45,24 @@ struct Image {
 /// Makes `n` edits of a picture.
 pub(super) async fn edit(
     State(shared): State<Shared>,
-    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    Extension(access): Extension<Access>,
     headers: HeaderMap,
     form: Result<Multipart, MultipartRejection>,
 ) -> Result<Response, Refused> {
     let arrival = Arrival::new(&headers);
     // Held until everything is answered: a form is memory that no queue counts.
-    let _permit = shared.admission.admit().map_err(|failure| status(&failure, None))?;
+    let _permit = shared.admission.admit(&access, 1).map_err(|failure| status(&failure, None))?;
     let patience = shared.service.config().connections.upload_timeout();
     let form = tokio::time::timeout(patience, Form::receive(form?)).await.map_err(|_| {
         let message = format!("the form took more than {} s to arrive", patience.as_secs_f64());
         Refused::form(StatusCode::REQUEST_TIMEOUT, message)
     })??;
+    // The call itself has been counted as one request.
+    let more = u32::try_from(form.edits()).unwrap_or(u32::MAX).saturating_sub(1);
+    access.charge(more).map_err(|failure| status(&failure, None))?;
     // All are in line before the first is waited for. Where one is refused or fails, dropping the others stops them.
-    let peer = caller::host(peer.map(|Extension(ConnectInfo(address))| address));
     let submit = |order| shared.service.submit(order, arrival).map_err(|refused| refused.status());
-    let tickets = form.orders(peer).map(submit);
+    let tickets = form.orders(access).map(submit);
     let tickets = tickets.collect::<Result<Vec<_>, _>>()?;
     let request_id = tickets.first().and_then(|ticket| HeaderValue::try_from(ticket.request_id()).ok());
     let mut results = Vec::new();

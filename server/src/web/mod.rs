@@ -20,20 +20,22 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Request};
-use axum::middleware::map_request;
-use axum::response::IntoResponse;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
+use axum::middleware::{Next, from_fn_with_state, map_request};
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, post_service};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
+use self::error::Refused;
 use crate::config::{Config, HttpConfig};
 use crate::connections::Connections;
 use crate::connections::http::serve;
 use crate::metrics::observe;
+use crate::security::{AccessLayer, Port, Secured, Security};
 use crate::service::{AdmissionLayer, Service};
+use crate::status::status;
 
 /// A port for HTTP.
 pub(crate) struct Web {
@@ -61,18 +63,26 @@ impl Web {
     }
 
     /// Answers requests until it is closed and those there are have been answered.
-    pub(crate) async fn serve(self, router: Router, connections: Connections, closed: CancellationToken) {
-        let listener = self.listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(error = error.to_string(), "cannot send small packets at once");
-            }
-        });
+    pub(crate) async fn serve(
+        self,
+        router: Router,
+        security: Security,
+        connections: Connections,
+        closed: CancellationToken,
+    ) {
+        let listener = Secured::new(self.listener, self.address, security, Port::Http);
         serve(listener, connections, router, closed).await;
     }
 }
 
 /// Everything that is served over HTTP. `grpc` answers calls in the form of gRPC-Web.
-pub(crate) fn router<S>(config: &Config, service: Service, admission: AdmissionLayer, grpc: S) -> Router
+pub(crate) fn router<S>(
+    config: &Config,
+    service: Service,
+    access: AccessLayer,
+    admission: AdmissionLayer,
+    grpc: S,
+) -> Router
 where
     S: tower::Service<Request, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Response: IntoResponse,
@@ -87,13 +97,23 @@ where
         .route("/v1/images/edits", post(images::edit))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{name}", get(models::describe))
+        .route_layer(from_fn_with_state(access, ask))
+        // It asks for itself, and refuses in the form of its protocol.
         .route("/{service}/{method}", post_service(grpc).layer(map_request(introduce)))
-        .route_layer(axum::middleware::from_fn_with_state(metrics, observe))
+        .route_layer(from_fn_with_state(metrics, observe))
         .layer(DefaultBodyLimit::max(config.limits.max_message_bytes))
         .with_state(Shared { service, admission });
     match cors::layer(cors_origins) {
         Some(layer) => router.layer(layer),
         None => router,
+    }
+}
+
+/// Asks who calls, before anything of a request is received.
+async fn ask(State(access): State<AccessLayer>, mut request: Request, next: Next) -> Response {
+    match access.admit(&mut request) {
+        Ok(()) => next.run(request).await,
+        Err(failure) => Refused::from(status(&failure, None)).into_response(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! The deployments, in the form of OpenAI's models.
 
-use axum::Json;
 use axum::extract::{Path, State};
+use axum::{Extension, Json};
 use serde::Serialize;
 
 use super::Shared;
 use super::error::Refused;
 use crate::deployment::Deployment;
+use crate::security::Access;
 use crate::status::status;
 
 /// A list of models.
@@ -32,9 +33,9 @@ impl Model {
     }
 }
 
-/// `GET /v1/models`: every deployment.
-pub(super) async fn list(State(shared): State<Shared>) -> Json<Models> {
-    let deployments = shared.service.deployments().all();
+/// `GET /v1/models`: every deployment that the caller may use.
+pub(super) async fn list(State(shared): State<Shared>, Extension(access): Extension<Access>) -> Json<Models> {
+    let deployments = shared.service.visible(&access);
     let data = deployments.iter().map(|deployment| Model::of(deployment)).collect();
     Json(Models { object: "list", data })
 }
@@ -42,9 +43,10 @@ pub(super) async fn list(State(shared): State<Shared>) -> Json<Models> {
 /// `GET /v1/models/NAME`: one deployment.
 pub(super) async fn describe(
     State(shared): State<Shared>,
+    Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<Model>, Refused> {
-    let found = shared.service.deployments().get(&name);
+    let found = shared.service.deployment(&name, &access);
     let deployment = found.map_err(|failure| status(&failure, None))?;
     Ok(Json(Model::of(&deployment)))
 }

@@ -55,7 +55,8 @@ impl Site {
         let metrics = service.metrics().clone();
         let admission = AdmissionLayer::new(limits.max_concurrent, limits.max_message_bytes, metrics);
         let grpc = tower::service_fn(async |_: axum::extract::Request| Ok(StatusCode::IM_A_TEAPOT));
-        Self { router: router(config, service.clone(), admission, grpc), service }
+        let access = AccessLayer::new(Security::new(config).unwrap(), service.metrics().clone());
+        Self { router: router(config, service.clone(), access, admission, grpc), service }
     }
 
     async fn ready(editor: Arc<dyn Editor>, config: &Config) -> Self {

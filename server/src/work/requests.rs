@@ -6,6 +6,7 @@ use dashmap::DashMap;
 use tokio::sync::Notify;
 
 use super::{Stop, StopReason};
+use crate::security::Place;
 
 /// The requests being waited for or worked on, by identifier. Cloning shares the registry.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +22,7 @@ impl Requests {
     /// Adds a request until the registration is dropped.
     pub fn register(&self, id: &str, stop: Stop) -> Registration {
         self.0.stops.insert(id.to_owned(), stop);
-        Registration { requests: self.clone(), id: id.to_owned() }
+        Registration { requests: self.clone(), id: id.to_owned(), _held: None }
     }
 
     /// How many there are.
@@ -64,6 +65,17 @@ impl Requests {
 pub struct Registration {
     requests: Requests,
     id: String,
+    /// What is given back with it.
+    _held: Place,
+}
+
+impl Registration {
+    /// The same, holding a place among the caller's requests.
+    #[must_use]
+    pub(crate) fn holding(mut self, place: Place) -> Self {
+        self._held = place;
+        self
+    }
 }
 
 impl Drop for Registration {

@@ -11,6 +11,7 @@ mod faults;
 mod golden_over_grpc;
 mod http;
 mod inference;
+mod leaks;
 mod lifecycle;
 mod program;
 mod rejections;

@@ -5,8 +5,10 @@ mod convert;
 mod edit;
 mod evaluate;
 mod lifecycle;
+mod locked;
 mod memory;
 mod placement;
+mod secrets;
 mod serve;
 mod traces;
 

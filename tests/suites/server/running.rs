@@ -49,6 +49,11 @@ impl Running {
         Self::serve(Server::bind(config).await.unwrap(), deployments).await
     }
 
+    /// A server of which only these deployments need become ready.
+    pub(crate) async fn start_ready<const N: usize>(config: Config, ready: [&str; N]) -> Self {
+        Self::serve(Server::bind(config).await.unwrap(), ready.map(str::to_owned)).await
+    }
+
     /// A server whose models come from this loader.
     pub(crate) async fn start_on(loader: Arc<dyn Loader>) -> Self {
         Self::start_with_loader(config(), loader).await

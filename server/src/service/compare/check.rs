@@ -8,9 +8,10 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Comparison;
 use crate::failure::{Failure, Violations};
+use crate::security::Access;
 use crate::service::edit::{Order, Prepared};
 use crate::service::{Arrival, Service};
-use crate::work::{Caller, Stop};
+use crate::work::Stop;
 
 /// The difference at which latents part where a request does not say.
 const LATENT_THRESHOLD: f32 = 0.01;
@@ -24,7 +25,7 @@ impl Service {
         &self,
         request: v1::CompareRequest,
         arrival: Arrival,
-        peer: &Caller,
+        access: &Access,
         request_id: &str,
     ) -> Result<Comparison, Failure> {
         if !self.is_accepting() {
@@ -34,15 +35,17 @@ impl Service {
         let mut options = options.unwrap_or_default();
         let threshold = latent_threshold.unwrap_or(LATENT_THRESHOLD);
         self.check_own_fields(&deployments, &options, threshold)?;
+        // The call itself has been counted as one request.
+        access.charge(u32::try_from(deployments.len()).unwrap_or(u32::MAX).saturating_sub(1))?;
         let seed = *options.seed.get_or_insert_with(|| fastrand::u32(..).into());
         let prepare = |deployment| {
             let (image, instruction, options) = (image.clone(), instruction.clone(), options.clone());
-            self.prepare(Order { image, instruction, deployment, options, peer: peer.clone() })
+            self.prepare(Order { image, instruction, deployment, options, access: access.clone() })
         };
         let edits = deployments.into_iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
         let memory = self.reserve(&edits)?;
         let stop = Stop::new(arrival.deadline);
-        let registration = self.admit(request_id, stop.clone())?;
+        let registration = self.admit(request_id, stop.clone(), access)?;
         Ok(Comparison {
             request_id: request_id.to_owned(),
             arrival,
@@ -50,6 +53,7 @@ impl Service {
             threshold,
             edits,
             stop,
+            caller: access.name().map(str::to_owned),
             _registration: registration,
             _memory: memory,
         })

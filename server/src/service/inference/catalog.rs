@@ -10,6 +10,7 @@ use super::Inference;
 use crate::config::DeploymentConfig;
 use crate::deployment::{Lease, State};
 use crate::failure::{Failure, shortened};
+use crate::security::Access;
 use crate::work::Editor;
 
 /// Between a deployment's name, which cannot hold it, and a stage's.
@@ -85,10 +86,10 @@ impl Inference {
     ///
     /// # Errors
     ///
-    /// There is no such model or version ([`Failure::UnknownModel`]), the version is no number, or the deployment
+    /// There is no such model or version, or the caller may not use it ([`Failure::UnknownModel`]), the version is no number, or the deployment
     /// cannot be used yet or at all.
-    pub(super) fn model(&self, name: &str, version: &str) -> Result<Model, Failure> {
-        let (deployment, stage) = self.find(name, version)?;
+    pub(super) fn model(&self, name: &str, version: &str, access: &Access) -> Result<Model, Failure> {
+        let (deployment, stage) = self.find(name, version, access)?;
         let editor = deployment.editor()?;
         let model = match stage {
             None => Some(Model::edit(deployment, editor)),
@@ -99,7 +100,12 @@ impl Inference {
     }
 
     /// The deployment that a model belongs to, and the stage that it is.
-    pub(super) fn find(&self, name: &str, version: &str) -> Result<(Lease, Option<StageKind>), Failure> {
+    pub(super) fn find(
+        &self,
+        name: &str,
+        version: &str,
+        access: &Access,
+    ) -> Result<(Lease, Option<StageKind>), Failure> {
         check_version(version)?;
         let (owner, stage) = match name.split_once(SEPARATOR) {
             Some((owner, stage)) => (owner, Some(stage)),
@@ -107,7 +113,7 @@ impl Inference {
         };
         let kind = stage.map(|stage| StageKind::ALL.into_iter().find(|kind| kind.name() == stage));
         let deployments = self.service.deployments();
-        let is_known = DeploymentConfig::is_name(owner) && deployments.get(owner).is_ok();
+        let is_known = DeploymentConfig::is_name(owner) && self.service.deployment(owner, access).is_ok();
         if !is_known || kind == Some(None) {
             return Err(unknown(name, String::new()));
         }
@@ -121,10 +127,11 @@ impl Inference {
         Ok((deployment?, kind.flatten()))
     }
 
-    /// Every model that can be computed, in every version, deployments by name, each before its stages.
-    pub(super) fn ready_models(&self) -> Vec<Model> {
+    /// Every model that the caller may use and that can be computed, in every version, deployments by name, each before
+    /// its stages.
+    pub(super) fn ready_models(&self, access: &Access) -> Vec<Model> {
         let mut models = Vec::new();
-        for deployment in self.service.deployments().all() {
+        for deployment in self.service.visible(access) {
             let State::Ready(editor) = deployment.state() else { continue };
             let Ok(deployment) = self
                 .service

@@ -12,6 +12,7 @@ use super::Inference;
 use super::catalog::{Computes, Datatype, Model, Spec};
 use crate::deployment::State;
 use crate::failure::Failure;
+use crate::security::Access;
 
 /// What computes every model, where no single engine does.
 const PLATFORM: &str = "smartedit";
@@ -38,29 +39,28 @@ impl Inference {
     }
 
     /// Whether requests for a model are taken; not if there is no such model.
-    pub(super) fn is_model_ready(&self, name: &str, version: &str) -> Result<bool, Failure> {
-        match self.model(name, version) {
+    pub(super) fn is_model_ready(&self, name: &str, version: &str, access: &Access) -> Result<bool, Failure> {
+        match self.model(name, version, access) {
             Ok(_) => Ok(self.service.is_accepting()),
             Err(failure @ Failure::Invalid(_)) => Err(failure),
             Err(_) => Ok(false),
         }
     }
 
-    /// Every model; with `ready`, those that can be computed.
-    pub(super) fn index(&self, ready: bool) -> Vec<ModelIndex> {
+    /// Every model that the caller may use; with `ready`, those that can be computed.
+    pub(super) fn index(&self, ready: bool, access: &Access) -> Vec<ModelIndex> {
         let entry = |name: String, version: String, state: &str, reason: String| ModelIndex {
             name,
             version,
             state: state.to_owned(),
             reason,
         };
-        let computable = self.ready_models().into_iter();
+        let computable = self.ready_models(access).into_iter();
         let mut models: Vec<_> = computable
             .map(|model| entry(model.contract.name.clone(), model.version(), "READY", String::new()))
             .collect();
         if !ready {
-            let deployments = self.service.deployments();
-            models.extend(deployments.all().iter().filter_map(|deployment| {
+            models.extend(self.service.visible(access).iter().filter_map(|deployment| {
                 let (name, version) = (deployment.name().to_owned(), deployment.version().to_string());
                 match deployment.state() {
                     State::Ready(_) => None,
@@ -69,7 +69,8 @@ impl Inference {
                     State::Unloaded => Some(entry(name, version, "UNLOADING", String::new())),
                 }
             }));
-            let absent = deployments.absent().into_iter();
+            let absent = self.service.deployments().absent().into_iter();
+            let absent = absent.filter(|name| access.may_use(name));
             models
                 .extend(absent.map(|name| entry(name, String::new(), "UNAVAILABLE", "unloaded".to_owned())));
             models.sort_by(|a, b| (&a.name, &a.version).cmp(&(&b.name, &b.version)));

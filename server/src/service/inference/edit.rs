@@ -73,8 +73,8 @@ fn order(asked: &mut Asked, parameters: &EditParameters) -> Result<Order, Failur
     let instruction = String::from_utf8(instruction.into())
         .map_err(|_| Failure::invalid(format!("inputs.{INSTRUCTION}"), "is not UTF-8"))?;
     let deployment = asked.model.wanted();
-    let (options, peer) = (parameters.options.clone(), asked.peer.clone());
-    Ok(Order { image, instruction, deployment, options, peer })
+    let (options, access) = (parameters.options.clone(), asked.access.clone());
+    Ok(Order { image, instruction, deployment, options, access })
 }
 
 /// The failure of an edit, with what this protocol calls the fields at fault.

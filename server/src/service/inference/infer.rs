@@ -15,9 +15,9 @@ use super::catalog::{Computes, Model};
 use super::parameters::{EditParameters, Parameters};
 use super::read::Tensors;
 use crate::failure::{Failure, Violations};
+use crate::security::Access;
 use crate::service::Arrival;
 use crate::status::status;
-use crate::work::Caller;
 
 /// The answers to one request. The last one is the result, or why there is none; others come only if asked for.
 pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<ModelInferResponse, Status>> + Send>>;
@@ -30,8 +30,8 @@ pub(super) struct Asked {
     pub(super) tensors: Tensors,
     /// When the request arrived; its deadline is the nearer of the call's and the request's.
     pub(super) arrival: Arrival,
-    /// On whose account it is, if it does not say.
-    pub(super) peer: Caller,
+    /// Who asks for it, and what that caller may do.
+    pub(super) access: Access,
     /// How long its inputs took to read.
     pub(super) reading: Duration,
     /// Whether it came in a stream, where the last answer is marked.
@@ -50,9 +50,9 @@ impl Inference {
         self,
         request: ModelInferRequest,
         arrival: Arrival,
-        peer: Caller,
+        access: Access,
     ) -> Result<ModelInferResponse, Status> {
-        let answer = self.answers(request, arrival, peer, false).next().await;
+        let answer = self.answers(request, arrival, access, false).next().await;
         answer.unwrap_or_else(|| Err(status(&Failure::Lost, None)))
     }
 
@@ -61,10 +61,10 @@ impl Inference {
         self,
         request: ModelInferRequest,
         arrival: Arrival,
-        peer: Caller,
+        access: Access,
         streaming: bool,
     ) -> Answers {
-        match self.check(request, arrival, peer, streaming) {
+        match self.check(request, arrival, access, streaming) {
             Ok((asked, Work::Edit(parameters))) => self.edit(asked, *parameters),
             Ok((asked, Work::Stage(stage))) => self.run(asked, stage),
             Err(failure) => {
@@ -79,13 +79,16 @@ impl Inference {
         &self,
         mut request: ModelInferRequest,
         mut arrival: Arrival,
-        peer: Caller,
+        access: Access,
         streaming: bool,
     ) -> Result<(Asked, Work), Failure> {
         if !self.service.is_accepting() {
             return Err(Failure::ShuttingDown);
         }
-        let model = self.model(&request.model_name, &request.model_version)?;
+        if streaming {
+            access.charge(1)?;
+        }
+        let model = self.model(&request.model_name, &request.model_version, &access)?;
         let started = Instant::now();
         let mut violations = Violations::default();
         let limits = &self.service.0.config.limits;
@@ -106,6 +109,6 @@ impl Inference {
         let due = timeout.and_then(|timeout| arrival.at.checked_add(timeout));
         arrival.deadline = arrival.deadline.into_iter().chain(due).min();
         let reading = started.elapsed();
-        Ok((Asked { model, id: request.id, tensors, arrival, peer, reading, streaming }, work))
+        Ok((Asked { model, id: request.id, tensors, arrival, access, reading, streaming }, work))
     }
 }

@@ -26,8 +26,9 @@ use tonic::{Request, Response, Status, Streaming};
 use self::lane::Lanes;
 use self::statistics::Statistics;
 use super::admission::Permit;
-use super::{Arrival, Service, caller};
+use super::{Arrival, Service};
 use crate::failure::Failure;
+use crate::security::Access;
 use crate::status::status;
 
 /// The protocol's server; cloning shares its state.
@@ -71,8 +72,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<oip::ModelReadyRequest>,
     ) -> Result<Response<oip::ModelReadyResponse>, Status> {
+        let access = Access::of(request.extensions());
         let oip::ModelReadyRequest { name, version } = request.into_inner();
-        answer(self.is_model_ready(&name, &version).map(|ready| oip::ModelReadyResponse { ready }))
+        answer(self.is_model_ready(&name, &version, &access).map(|ready| oip::ModelReadyResponse { ready }))
     }
 
     async fn server_metadata(
@@ -86,26 +88,28 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<oip::ModelMetadataRequest>,
     ) -> Result<Response<oip::ModelMetadataResponse>, Status> {
+        let access = Access::of(request.extensions());
         let oip::ModelMetadataRequest { name, version } = request.into_inner();
-        answer(self.model(&name, &version).map(|model| model.metadata()))
+        answer(self.model(&name, &version, &access).map(|model| model.metadata()))
     }
 
     async fn model_infer(
         &self,
         request: Request<oip::ModelInferRequest>,
     ) -> Result<Response<oip::ModelInferResponse>, Status> {
-        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
-        self.clone().infer(request.into_inner(), arrival, peer).await.map(Response::new)
+        let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
+        self.clone().infer(request.into_inner(), arrival, access).await.map(Response::new)
     }
 
     async fn model_stream_infer(
         &self,
         request: Request<Streaming<oip::ModelInferRequest>>,
     ) -> Result<Response<Self::ModelStreamInferStream>, Status> {
-        let (arrival, peer) = (Arrival::of(&request), caller::peer(&request));
+        let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
         let permit = request.extensions().get::<Permit>().cloned();
         let fails_as_a_whole = stream::fails_as_a_whole(request.metadata());
-        let responses = self.clone().responses(request.into_inner(), arrival, peer, fails_as_a_whole, permit);
+        let responses =
+            self.clone().responses(request.into_inner(), arrival, access, fails_as_a_whole, permit);
         Ok(Response::new(responses))
     }
 
@@ -113,8 +117,9 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<oip::ModelConfigRequest>,
     ) -> Result<Response<oip::ModelConfigResponse>, Status> {
+        let access = Access::of(request.extensions());
         let oip::ModelConfigRequest { name, version } = request.into_inner();
-        answer(self.model(&name, &version).map(|model| {
+        answer(self.model(&name, &version, &access).map(|model| {
             let instances = model.deployment.config().instances;
             oip::ModelConfigResponse { config: Some(model.config(instances)) }
         }))
@@ -124,10 +129,11 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<oip::ModelStatisticsRequest>,
     ) -> Result<Response<oip::ModelStatisticsResponse>, Status> {
+        let access = Access::of(request.extensions());
         let oip::ModelStatisticsRequest { name, version } = request.into_inner();
         let models = match name.is_empty() {
-            true => Ok(self.ready_models()),
-            false => self.model(&name, &version).map(|model| vec![model]),
+            true => Ok(self.ready_models(&access)),
+            false => self.model(&name, &version, &access).map(|model| vec![model]),
         };
         answer(models.map(|models| {
             let message = |model: &catalog::Model| {
@@ -141,12 +147,13 @@ impl GrpcInferenceService for Inference {
         &self,
         request: Request<oip::RepositoryIndexRequest>,
     ) -> Result<Response<oip::RepositoryIndexResponse>, Status> {
+        let access = Access::of(request.extensions());
         let oip::RepositoryIndexRequest { repository_name, ready } = request.into_inner();
         if !repository_name.is_empty() {
             let message = "'repository_name' specification is not supported: there is one repository";
             return answer(Err(Failure::Unsupported(message.to_owned())));
         }
-        Ok(Response::new(oip::RepositoryIndexResponse { models: self.index(ready) }))
+        Ok(Response::new(oip::RepositoryIndexResponse { models: self.index(ready, &access) }))
     }
 
     async fn repository_model_load(

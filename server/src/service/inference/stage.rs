@@ -75,7 +75,7 @@ impl Inference {
         let lease = asked.model.deployment.clone();
         let deployment = lease.name();
         let stop = Stop::new(asked.arrival.deadline);
-        let registration = self.service.admit(request_id, stop.clone())?;
+        let registration = self.service.admit(request_id, stop.clone(), &asked.access)?;
         let limits = &self.service.0.config.limits;
         let lane = self.lanes.of(&lease, limits).map_err(|error| {
             tracing::error!(deployment, error = error.to_string(), "cannot start threads for stages");
@@ -133,12 +133,14 @@ fn tensors(inputs: Inputs) -> Tensors {
 
 fn log(request_id: &str, asked: &Asked, outcome: &Result<ModelInferResponse, Failure>) {
     let (model, total_ms) = (&asked.model.contract.name, asked.arrival.at.elapsed().as_millis() as u64);
+    let caller = asked.access.name();
     match outcome {
-        Ok(_) => tracing::info!(request_id, model, outcome = "OK", total_ms, "inference finished"),
+        Ok(_) => tracing::info!(request_id, caller, model, outcome = "OK", total_ms, "inference finished"),
         Err(failure) if failure.is_internal() => {
             let error: &dyn std::error::Error = failure;
             tracing::error!(
                 request_id,
+                caller,
                 model,
                 outcome = failure.reason(),
                 total_ms,
@@ -147,7 +149,7 @@ fn log(request_id: &str, asked: &Asked, outcome: &Result<ModelInferResponse, Fai
             );
         }
         Err(failure) => {
-            tracing::info!(request_id, model, outcome = failure.reason(), total_ms, reason = %failure, "inference ended");
+            tracing::info!(request_id, caller, model, outcome = failure.reason(), total_ms, reason = %failure, "inference ended");
         }
     }
 }

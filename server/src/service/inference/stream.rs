@@ -14,10 +14,10 @@ use tonic::{Code, Status, Streaming};
 use super::Inference;
 use super::infer::Answers;
 use crate::failure::Failure;
+use crate::security::Access;
 use crate::service::Arrival;
 use crate::service::admission::Permit;
 use crate::status::status;
-use crate::work::Caller;
 
 /// The answers of a call.
 pub(super) type Responses = Pin<Box<dyn Stream<Item = Result<ModelStreamInferResponse, Status>> + Send>>;
@@ -45,7 +45,7 @@ impl Inference {
         self,
         mut requests: Streaming<ModelInferRequest>,
         arrival: Arrival,
-        peer: Caller,
+        access: Access,
         fails_as_a_whole: bool,
         permit: Option<Permit>,
     ) -> Responses {
@@ -69,7 +69,7 @@ impl Inference {
                     message = requests.message(), if open && running.len() < MAX_IN_FLIGHT => match message {
                         Ok(Some(request)) => {
                             let arrival = Arrival { at: Instant::now(), ..arrival };
-                            running.insert(received, self.tagged(request, arrival, peer.clone()));
+                            running.insert(received, self.tagged(request, arrival, access.clone()));
                             received += 1;
                         }
                         Ok(None) => open = false,
@@ -92,9 +92,9 @@ impl Inference {
     }
 
     /// The answers to a request, each with what it answers.
-    fn tagged(&self, request: ModelInferRequest, arrival: Arrival, peer: Caller) -> Tagged {
+    fn tagged(&self, request: ModelInferRequest, arrival: Arrival, access: Access) -> Tagged {
         let (model, id) = (request.model_name.clone(), request.id.clone());
-        let answers: Answers = self.clone().answers(request, arrival, peer, true);
+        let answers: Answers = self.clone().answers(request, arrival, access, true);
         Box::pin(answers.map(move |answer| (Pending { model: model.clone(), id: id.clone() }, answer)))
     }
 

@@ -1,10 +1,13 @@
 //! Every field that can be wrong, and that its violation names it.
 
+use std::net::Ipv6Addr;
+
 use bytes::Bytes;
 use image::RgbImage;
 use smartedit_core::picture::encode;
 
 use super::*;
+use crate::security::Access;
 use crate::work::testing;
 
 fn picture(width: u32, height: u32) -> Bytes {
@@ -17,7 +20,7 @@ fn order(options: v1::EditOptions) -> Order {
         instruction: "Make it blue".to_owned(),
         deployment: String::new(),
         options,
-        peer: "host ::1".into(),
+        access: Access::anybody(Some(Ipv6Addr::LOCALHOST.into())),
     }
 }
 

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use smartedit_proto::v1;
 
 use crate::failure::{Failure, Violations};
+use crate::security::Access;
 use crate::service::Order;
 use crate::status::status;
 use crate::web::error::Refused;
-use crate::work::Caller;
 
 /// Edits that one request may ask for.
 const MAX_EDITS: u64 = 10;
@@ -41,8 +41,13 @@ impl Form {
         reading.finish().map_err(|failure| status(&failure, None).into())
     }
 
+    /// How many edits are asked for.
+    pub(super) fn edits(&self) -> u64 {
+        self.edits
+    }
+
     /// The edits asked for, each with a seed of its own.
-    pub(super) fn orders(self, peer: Caller) -> impl Iterator<Item = Order> {
+    pub(super) fn orders(self, access: Access) -> impl Iterator<Item = Order> {
         let Self { image, prompt, model, edits, options } = self;
         let first = options.seed.unwrap_or_else(|| fastrand::u32(..).into());
         (0..edits).map(move |index| Order {
@@ -50,7 +55,7 @@ impl Form {
             instruction: prompt.clone(),
             deployment: model.clone(),
             options: v1::EditOptions { seed: Some(first.wrapping_add(index)), ..options.clone() },
-            peer: peer.clone(),
+            access: access.clone(),
         })
     }
 }
@@ -197,7 +202,7 @@ mod tests {
             ("user", "somebody"),
         ])
         .unwrap();
-        let orders: Vec<_> = form.orders("host ::1".into()).collect();
+        let orders: Vec<_> = form.orders(Access::anybody(None)).collect();
         let seeds: Vec<_> = orders.iter().map(|order| order.options.seed).collect();
         assert_eq!(seeds, [Some(u64::MAX), Some(0)], "each has a seed of its own");
         let Order { instruction, deployment, options, .. } = &orders[0];
