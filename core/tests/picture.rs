@@ -14,8 +14,8 @@ use proptest::prelude::*;
 use smartedit_core::model::{Activation, VisionConfig};
 use smartedit_core::picture::Resize;
 use smartedit_core::picture::{
-    Alpha, DecodeOptions, Filter, Format, Limits, PictureError, decode, encode, floor_sides, from_tensor,
-    pixel_values, prepare, prepared_size, resize, to_tensor,
+    Alpha, DecodeOptions, Filter, Format, Limits, PictureError, decode, dimensions, encode, floor_sides,
+    from_tensor, pixel_values, prepare, prepared_size, resize, to_tensor,
 };
 use support::{Pack, json, relative_difference};
 
@@ -313,6 +313,21 @@ fn bad_bytes_are_refused() {
                 "{format} of {length} bytes: {error}"
             );
         }
+    }
+}
+
+#[test]
+fn a_chunk_that_is_longer_than_its_file_is_never_given_memory() {
+    let mut file = encode(&sample(48, 20), Format::WebP, None).unwrap();
+    file.extend_from_slice(b"EXIF\xfe\xff\xff\xffEEEE");
+    let riff = file.len() as u32 - 8;
+    file[4..8].copy_from_slice(&riff.to_le_bytes());
+    for outcome in [
+        decode(&file, &DecodeOptions::default()).map(drop),
+        dimensions(&file, &DecodeOptions::default()).map(drop),
+    ] {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, PictureError::Damaged { format: Format::WebP, .. }), "{error}");
     }
 }
 

@@ -85,6 +85,11 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     if let Some(size) = png_size(bytes).filter(|_| format == Format::Png) {
         check_size(size, limits)?;
     }
+    if format == Format::WebP && !webp_chunks_fit(bytes) {
+        // Memory for a chunk is asked for before it is read.
+        let message = "it is cut off: a chunk is longer than what is left".to_owned();
+        return Err(PictureError::Damaged { format, message });
+    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.image_format());
     let mut memory = image::Limits::no_limits();
     // Four channels of 16 bits, and as much again for what a decoder keeps besides.
@@ -140,6 +145,22 @@ fn jpeg_ends(bytes: &[u8]) -> bool {
         };
     }
     false
+}
+
+/// Whether no chunk of a WebP file claims more bytes than there are.
+fn webp_chunks_fit(bytes: &[u8]) -> bool {
+    // `RIFF`, the length of what follows it, `WEBP`; then chunks of a name, a length, content, and a byte if that is odd.
+    let riff = bytes.get(4..8).and_then(|length| length.try_into().ok()).map_or(0, u32::from_le_bytes);
+    let whole = bytes.len().min((riff as usize).saturating_add(8));
+    let mut start = 12;
+    while let Some(length) = bytes.get(start + 4..start + 8).filter(|_| start < whole) {
+        let length = length.try_into().map_or(0, u32::from_le_bytes) as usize;
+        if length > bytes.len() - start - 8 {
+            return false;
+        }
+        start += 8 + length + length % 2;
+    }
+    true
 }
 
 fn over_white(picture: DynamicImage) -> RgbImage {
