@@ -4,6 +4,7 @@ mod compare;
 mod convert;
 mod edit;
 mod evaluate;
+mod health;
 mod lifecycle;
 mod locked;
 mod memory;
@@ -113,7 +114,7 @@ fn help_and_version_are_no_failure() {
     assert!(version.out.starts_with("smartedit "), "{}", version.out);
     let help = run(["--help"]);
     help.succeeded();
-    for command in ["serve", "edit", "compare", "evaluate", "convert", "inspect", "deployments"] {
+    for command in ["serve", "edit", "compare", "evaluate", "convert", "inspect", "deployments", "health"] {
         assert!(help.out.contains(command), "{}", help.out);
     }
 }
