@@ -23,9 +23,10 @@ pub(crate) fn run() -> Result<()> {
         "sources",
     ]))?;
     stubs::check(&python)?;
-    process::run(python.module("ruff").args(["check", "clients/python"]))?;
-    process::run(python.module("ruff").args(["format", "--check", "clients/python"]))?;
+    process::run(python.module("ruff").args(["check", "clients/python", "deploy"]))?;
+    process::run(python.module("ruff").args(["format", "--check", "clients/python", "deploy"]))?;
     process::run(python.module("mypy").current_dir(root().join("clients/python")))?;
+    process::run(python.module("mypy").current_dir(root().join("deploy")))?;
     // What most people build, without any library to fetch.
     process::run(cargo().args(["check", "--package", "smartedit-server", "--locked"]))?;
     engines::fetch(&python)?;

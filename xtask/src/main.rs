@@ -1,6 +1,7 @@
 //! Developer chores, run as `cargo xtask CHORE`.
 
 mod comparison;
+mod debian;
 mod engines;
 mod lint;
 mod nightly;
@@ -29,7 +30,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
-    /// Run all tests: the Rust workspace's and the Python client's, against the real server.
+    /// Run all tests: the Rust workspace's, the Python client's and the deployment's, against the real server.
     Test {
         /// Run only the tests whose names contain this.
         #[arg(long, value_name = "TEXT")]
