@@ -4,8 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use smartedit_client::{Code, EditRequest, EditStream, Event};
+use smartedit_proto::inference::ModelInferRequest;
+use smartedit_proto::inference::infer_parameter::ParameterChoice;
+use tokio_stream::StreamExt;
 
-use crate::running::{Running, message, request, streaming};
+use crate::inference;
+use crate::running::{Running, SMARTEDIT, message, request, streaming};
 use crate::witness::Witness;
 
 /// More steps than anyone waits for.
@@ -61,6 +65,61 @@ async fn leaving_a_unary_call_stops_the_work() {
     call.abort();
     assert!(call.await.unwrap_err().is_cancelled());
     stopped(&server, &witness).await;
+}
+
+/// The edit of many steps in the Open Inference Protocol.
+fn inference() -> ModelInferRequest {
+    let mut request = inference::edit(SMARTEDIT);
+    let steps = ParameterChoice::Int64Param(MANY.into());
+    request.parameters.get_mut("steps").unwrap().parameter_choice = Some(steps);
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_an_inference_stops_the_work() {
+    let witness = Witness::allowing(usize::MAX);
+    let server = start(&witness).await;
+    let mut client = server.inference.clone();
+    let call = tokio::spawn(async move { client.model_infer(inference()).await });
+    witness.saw_a_step().await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    stopped(&server, &witness).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_a_stream_of_inferences_stops_the_work() {
+    let witness = Witness::allowing(usize::MAX);
+    let server = start(&witness).await;
+    let requests = tokio_stream::once(inference()).chain(tokio_stream::pending());
+    let responses = server.inference.clone().model_stream_infer(requests).await.unwrap();
+    witness.saw_a_step().await;
+    drop(responses);
+    stopped(&server, &witness).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaving_after_any_step_stops_the_work_before_the_one_after_the_next() {
+    const STEPS: u32 = 4;
+    for step in 1..STEPS {
+        let next = step as usize + 1;
+        let witness = Witness::allowing(next);
+        let server = start(&witness).await;
+        let mut stream = server.client.edit_stream(request(STEPS + 1)).await.unwrap();
+        let mut seen = 0;
+        while seen < step {
+            seen += u32::from(matches!(stream.next().await.unwrap().unwrap(), Event::Step { .. }));
+        }
+        let behind = waiting(&server).await;
+        drop(stream);
+        drop(behind);
+        // Both left over one connection: who has noticed the second has heard of the first.
+        nobody_waits(&server).await;
+        witness.release();
+        server.idle().await;
+        assert_eq!(witness.finished(), 0, "left after step {step}");
+        assert!(witness.steps() <= next, "left after step {step}, but {} were done", witness.steps());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -46,7 +46,7 @@ fn parameters<const N: usize>(given: [(&str, ParameterChoice); N]) -> HashMap<St
 }
 
 /// The edit of [`request`] of two steps.
-fn edit(model: &str) -> ModelInferRequest {
+pub(crate) fn edit(model: &str) -> ModelInferRequest {
     use ParameterChoice::Int64Param;
     let asked = request(2);
     ModelInferRequest {
