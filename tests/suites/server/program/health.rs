@@ -23,8 +23,8 @@ async fn a_server_that_serves_is_healthy() {
 
 #[test]
 fn a_server_that_cannot_serve_is_alive_but_not_ready() {
-    let device = "deployments.default.device=cuda:7";
-    let served = Served::with(&["--model", MODEL, "--set", device]);
+    let model = format!("deployments.default.model={MODEL}");
+    let served = Served::with(&["--set", &model, "--set", "deployments.default.device=cuda:7"]);
     asked(&served, "").failed(1, &["NOT_SERVING"]);
     asked(&served, "live").succeeded();
 }
