@@ -86,7 +86,7 @@ def configured(port: int, servers: dict[str, Server]) -> str:
     assert frontends == 1
     for name, server in servers.items():
         address = f"server {name} {server.address} port {server.http.rpartition(':')[2]}"
-        text, found = re.subn(rf"server {name} \S+$", address, text, flags=re.MULTILINE)
+        text, found = re.subn(rf"server {name} \S+", address, text)
         assert found == 1, name
     return text
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from smartedit import Client
+from smartedit import Client, Unavailable
 
 from files import REPOSITORY, program
 from fleet import Balancer, balance, free_port, sample, serve
@@ -158,3 +158,16 @@ def test_a_client_that_knows_every_server_needs_no_balancer(tmp_path: Path) -> N
             for server in servers:
                 wait_for_work(server)
             servers[-1].process.send_signal(signal.SIGKILL)
+
+
+def test_where_no_server_is_ready_clients_are_told_in_the_words_of_grpc(tmp_path: Path) -> None:
+    with balance(tmp_path, {}) as balancer:
+        wait_for(lambda: balancer.says("has no server available"), "the balancer has looked for servers")
+        with (
+            Client(balancer.address, timeout=60) as client,
+            pytest.raises(Unavailable, match="no server is ready"),
+        ):
+            client.edit(PICTURE, INSTRUCTION)
+        command = [program("SMARTEDIT_EXAMPLE_MANY"), balancer.address, str(PICTURE), INSTRUCTION, "1", "1"]
+        many = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "seed 0: no server is ready (Unavailable)" in many.stdout
