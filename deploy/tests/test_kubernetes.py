@@ -1,5 +1,6 @@
 """The manifests: valid by the published schemas, and true to each other and to the server."""
 
+import re
 import tomllib
 from typing import Any
 
@@ -87,14 +88,23 @@ def configuration() -> dict[str, Any]:
 
 
 def test_a_pod_may_drain_before_it_is_killed() -> None:
-    drain = configuration()["drain"]["timeout_seconds"]
-    assert pod()["terminationGracePeriodSeconds"] >= drain + CLOSING_SECONDS
+    drain = configuration()["drain"]
+    seconds = drain["delay_seconds"] + drain["timeout_seconds"]
+    assert pod()["terminationGracePeriodSeconds"] >= seconds + CLOSING_SECONDS
+
+
+def test_a_pod_takes_edits_until_its_readiness_is_known() -> None:
+    [container] = pod()["containers"]
+    probe = container["readinessProbe"]
+    noticed = probe["failureThreshold"] * (probe["periodSeconds"] + probe["timeoutSeconds"])
+    assert configuration()["drain"]["delay_seconds"] > noticed
 
 
 def test_a_predictor_may_drain_before_it_is_killed() -> None:
     [container] = predictor()["containers"]
-    [drain] = [argument for argument in container["args"] if argument.startswith("--drain-timeout=")]
-    assert predictor()["terminationGracePeriodSeconds"] >= float(drain.partition("=")[2]) + CLOSING_SECONDS
+    flags = dict(re.findall(r"(delay_seconds|drain-timeout)=(\d+)", " ".join(container["args"])))
+    seconds = int(flags["delay_seconds"]) + int(flags["drain-timeout"])
+    assert predictor()["terminationGracePeriodSeconds"] >= seconds + CLOSING_SECONDS
 
 
 @pytest.mark.parametrize("spec", [pod(), predictor()], ids=["pod", "predictor"])

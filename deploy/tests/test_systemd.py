@@ -65,5 +65,6 @@ def test_edits_may_finish_before_it_is_killed() -> None:
     settings = dict(
         line.split("=", 1) for line in UNIT.read_text().splitlines() if "=" in line and line[0] != "#"
     )
-    drain = tomllib.loads((UNIT.parent / "smartedit.toml").read_text())["drain"]["timeout_seconds"]
-    assert int(settings["TimeoutStopSec"]) >= drain + CLOSING_SECONDS
+    drain = tomllib.loads((UNIT.parent / "smartedit.toml").read_text())["drain"]
+    seconds = drain["delay_seconds"] + drain["timeout_seconds"]
+    assert int(settings["TimeoutStopSec"]) >= seconds + CLOSING_SECONDS

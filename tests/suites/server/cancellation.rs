@@ -87,6 +87,17 @@ async fn leaving_an_inference_stops_the_work() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn leaving_a_stream_of_inferences_stops_the_work() {
+    let witness = Witness::allowing(usize::MAX);
+    let server = start(&witness).await;
+    let requests = tokio_stream::once(inference());
+    let responses = server.inference.clone().model_stream_infer(requests).await.unwrap();
+    witness.saw_a_step().await;
+    drop(responses);
+    stopped(&server, &witness).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn leaving_after_any_step_stops_the_work_before_the_one_after_the_next() {
     const STEPS: u32 = 4;
     for step in 1..STEPS {

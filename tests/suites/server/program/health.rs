@@ -22,6 +22,14 @@ async fn a_server_that_serves_is_healthy() {
 }
 
 #[test]
+fn a_server_that_cannot_serve_is_alive_but_not_ready() {
+    let model = format!("deployments.default.model={MODEL}");
+    let served = Served::with(&["--set", &model, "--set", "deployments.default.device=cuda:7"]);
+    asked(&served, "").failed(1, &["NOT_SERVING"]);
+    asked(&served, "live").succeeded();
+}
+
+#[test]
 fn what_does_not_answer_is_not_healthy() {
     run(["health", "--server", "not an address"]).failed(2, &["URI"]);
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
