@@ -5,6 +5,8 @@
 //! another tensor ([`Engine::unflatten_spatial`], [`Engine::upsample_nearest_like`], …), which lets an engine
 //! record the calls once and replay them for any size.
 
+use std::time::Duration;
+
 use crate::tensor::HostTensor;
 use crate::weights::WeightView;
 
@@ -16,12 +18,36 @@ pub struct EngineError {
     pub operation: &'static str,
     /// The engine's own words.
     pub message: String,
+    /// Whether it is worth trying again.
+    pub prospect: Prospect,
+}
+
+/// Whether what has failed is worth trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Prospect {
+    /// It will fail again.
+    #[default]
+    Hopeless,
+    /// What computes cannot be had at the moment.
+    Unavailable {
+        /// When to try again, if that is known.
+        retry_after: Option<Duration>,
+    },
 }
 
 impl EngineError {
     /// An error of the named operation.
     pub fn new(operation: &'static str, message: impl ToString) -> Self {
-        Self { operation, message: message.to_string() }
+        Self { operation, message: message.to_string(), prospect: Prospect::Hopeless }
+    }
+
+    /// An error of the named operation, because what computes it cannot be had at the moment.
+    pub fn unavailable(
+        operation: &'static str,
+        message: impl ToString,
+        retry_after: Option<Duration>,
+    ) -> Self {
+        Self { prospect: Prospect::Unavailable { retry_after }, ..Self::new(operation, message) }
     }
 }
 

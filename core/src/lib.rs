@@ -6,7 +6,7 @@
 //!   the networks of this crate behind it, on any engine.
 //! - [`diffusion`] and [`decoding`]: the two loops as state machines without I/O.
 //! - [`pipeline`]: SmartEdit and InstructPix2Pix as compositions of stages and loops.
-//! - [`cache`]: results of stages that are kept for edits to come.
+//! - [`cache`]: results of stages that are kept for edits to come; [`interest`]: who waits for what is computed.
 //! - [`text`], [`picture`]: tokenizers, prompt template, image reading and preprocessing.
 //! - [`metrics`]: how well an edit follows its instruction and keeps the rest.
 //! - [`directory`]: output directories that appear whole or not at all.
@@ -17,6 +17,7 @@ pub mod decoding;
 pub mod diffusion;
 pub mod directory;
 pub mod engine;
+pub mod interest;
 pub mod metrics;
 pub mod model;
 pub mod networks;

@@ -7,7 +7,7 @@
 //! | connector | `image_states [1, 32, h]`, `image_features [1, p, e]` | `prompt_embeds [1, q, c]`; with BIM also `image_feature [1, c0, g, g]` |
 //! | text encoder | `input_ids [b, 77]` | `hidden_states [b, 77, c]` |
 //! | VAE encoder | `image [1, 3, h, w]` in −1…1 | `latents [1, 4, h/8, w/8]`, the mean, unscaled |
-//! | denoiser | once: `prompt_embeds [b, q, c]`, optional `image_feature [1, c0, g, g]`; each step: `sample [b, 8, h, w]`, `timestep [b]` | `noise_prediction [b, 4, h, w]` |
+//! | denoiser | once: `prompt_embeds [b, q, c]`, optional `image_feature [1 or b, c0, g, g]`; each step: `sample [b, 8, h, w]`, `timestep [b]` | `noise_prediction [b, 4, h, w]` |
 //! | VAE decoder | `latents [1, 4, h, w]`, unscaled | `image [1, 3, 8h, 8w]`, about −1…1 |
 //!
 //! The language model's session keeps the keys and values of everything it was fed; `cache_length` first cuts
@@ -15,15 +15,19 @@
 //! `logits_from` (default 0) is the first of the fed positions whose logits are wanted. The denoiser's session
 //! keeps what depends on the conditioning alone; a call may give the conditioning, a step, or both.
 
+mod remote;
+
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::remote::{Remote, RemoteTls};
 use crate::engine::{EngineError, Precision};
 use crate::model::NetworkConfig;
 use crate::tensor::{Tensors, TensorsError};
@@ -97,6 +101,8 @@ pub struct StageOptions {
     pub providers: Vec<Provider>,
     /// How far ONNX Runtime rewrites the graph.
     pub graph_optimization: GraphOptimization,
+    /// The model of another server that computes the stage.
+    pub remote: Option<Remote>,
 }
 
 impl Default for StageOptions {
@@ -108,6 +114,7 @@ impl Default for StageOptions {
             program: None,
             providers: Vec::new(),
             graph_optimization: GraphOptimization::default(),
+            remote: None,
         }
     }
 }
@@ -191,7 +198,7 @@ pub struct StageInfo {
 }
 
 /// A stage failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum StageError {
     /// The inputs do not fit the stage.
     #[error("{stage}: {source}")]
@@ -224,6 +231,16 @@ pub enum StageError {
         stage: StageKind,
         /// The operation and the reason.
         source: EngineError,
+    },
+    /// What computes the stage cannot be had at the moment; it is not the inputs' fault.
+    #[error("{stage}: {message}")]
+    Unavailable {
+        /// The stage.
+        stage: StageKind,
+        /// What cannot be had, and why.
+        message: String,
+        /// When to try again, if that is known.
+        retry_after: Option<Duration>,
     },
     /// The output holds NaN or infinite values.
     #[error("{stage}: output `{output}` holds {count} values that are not finite")]
@@ -279,6 +296,18 @@ pub enum LoadError {
         stage: StageKind,
         /// The program's file.
         file: PathBuf,
+        /// What does not fit, and what is needed.
+        message: String,
+    },
+    /// A model of another server cannot compute the stage.
+    #[error("{stage}: model `{model}` of {url}: {message}")]
+    Remote {
+        /// The stage.
+        stage: StageKind,
+        /// The server.
+        url: String,
+        /// The model's name there.
+        model: String,
         /// What does not fit, and what is needed.
         message: String,
     },

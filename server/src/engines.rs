@@ -10,7 +10,8 @@ use smartedit_core::weights::WeightFile;
 use crate::config::EnginesConfig;
 
 /// Engines that exist, and the cargo feature that builds each in.
-const KNOWN: [(&str, &str); 3] = [("candle", "candle"), ("torch", "torch"), ("onnx", "onnx")];
+const KNOWN: [(&str, &str); 4] =
+    [("candle", "candle"), ("torch", "torch"), ("onnx", "onnx"), ("remote", "remote")];
 
 /// The engines of this build, by the name used in configuration.
 #[derive(Clone, Default)]
@@ -43,6 +44,8 @@ impl Engines {
         engines.add(Arc::new(smartedit_torch::TorchBackend::new()));
         #[cfg(feature = "onnx")]
         engines.add(Arc::new(smartedit_onnx::OnnxBackend::new(config.onnx.library.clone())));
+        #[cfg(feature = "remote")]
+        engines.add(Arc::new(smartedit_remote::RemoteBackend::new()));
         engines
     }
 

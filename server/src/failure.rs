@@ -211,6 +211,7 @@ impl Failure {
             Self::DeadlineTooShort { .. } => "DEADLINE_TOO_SHORT",
             Self::Edit(EditError::ImageTokens { .. }) => "NO_IMAGE_TOKENS",
             Self::Edit(EditError::Stage(StageError::NotFinite { .. })) => "NOT_FINITE",
+            Self::Edit(EditError::Stage(StageError::Unavailable { .. })) => "STAGE_UNAVAILABLE",
             Self::Edit(_) | Self::Encoding(_) | Self::Panicked(_) | Self::Lost => "INTERNAL",
         }
     }

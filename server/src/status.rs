@@ -89,6 +89,10 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
         Failure::Edit(EditError::Stage(StageError::NotFinite { stage, .. })) => {
             (Code::Internal, format!("the {stage} computed values that are not finite"))
         }
+        Failure::Edit(EditError::Stage(StageError::Unavailable { stage, retry_after, .. })) => {
+            details.set_retry_info(Some(retry_after.unwrap_or(SOON)));
+            (Code::Unavailable, format!("what computes the {stage} is not available"))
+        }
         Failure::Edit(EditError::Stage(error)) => (Code::Internal, format!("the {} failed", stage(error))),
         Failure::Edit(_)
         | Failure::Picture(_)
@@ -105,6 +109,7 @@ fn stage(error: &StageError) -> StageKind {
         | StageError::Input { stage, .. }
         | StageError::Engine { stage, .. }
         | StageError::Foreign { stage }
+        | StageError::Unavailable { stage, .. }
         | StageError::NotFinite { stage, .. } => *stage,
     }
 }
@@ -159,6 +164,18 @@ mod tests {
         }
     }
 
+    fn unavailable(retry_after: Option<Duration>) -> Failure {
+        let (stage, message) = (StageKind::Denoiser, "http://secret:1 is down".to_owned());
+        Failure::Edit(EditError::Stage(StageError::Unavailable { stage, message, retry_after }))
+    }
+
+    #[test]
+    fn a_stage_that_cannot_be_had_is_told_without_its_server() {
+        let status = status(&unavailable(None), None);
+        assert_eq!(status.get_error_details().error_info().unwrap().reason, "STAGE_UNAVAILABLE");
+        assert!(status.message().contains("denoiser") && !status.message().contains("secret"), "{status}");
+    }
+
     #[test]
     fn codes_and_delays() {
         let delay = Duration::from_secs(3);
@@ -181,6 +198,8 @@ mod tests {
             (Failure::Forbidden("no".to_owned()), Code::PermissionDenied, None),
             (Failure::Abandoned, Code::Cancelled, None),
             (Failure::Lost, Code::Internal, None),
+            (unavailable(None), Code::Unavailable, Some(SOON)),
+            (unavailable(Some(delay)), Code::Unavailable, Some(delay)),
         ];
         for (failure, code, delay) in cases {
             let status = status(&failure, None);

@@ -3,6 +3,7 @@
 mod comparison;
 mod debian;
 mod engines;
+mod interop;
 mod lint;
 mod nightly;
 mod process;
@@ -54,6 +55,12 @@ enum Chore {
     },
     /// Fetch libtorch and ONNX Runtime, for builds with the features `torch` and `onnx`.
     Engines,
+    /// Test against NVIDIA's Triton and Seldon's MLServer, which are fetched (0.6 GB).
+    Interop {
+        /// Run only the tests whose names contain this.
+        #[arg(long, value_name = "TEXT")]
+        filter: Option<String>,
+    },
     /// Train and score the models of one of the paper's comparisons.
     Compare {
         /// Which.
@@ -71,6 +78,7 @@ fn main() -> ExitCode {
         Chore::Nightly { fuzz_seconds } => nightly::run_all(fuzz_seconds),
         Chore::Fuzz { seconds } => nightly::fuzz(seconds),
         Chore::Engines => Python::prepare().and_then(|python| engines::fetch(&python)),
+        Chore::Interop { filter } => interop::run_tests(filter.as_deref()),
         Chore::Compare { comparison } => comparison::compare(comparison),
         Chore::Regenerate => stubs::regenerate(),
     };

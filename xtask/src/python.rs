@@ -1,4 +1,4 @@
-//! The Python environment of tests and linters.
+//! The Python environments of tests and linters.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,19 +9,27 @@ use anyhow::{Context, Result, bail};
 use crate::process::{run, works};
 use crate::workspace::{cache, root};
 
-const REQUIREMENTS: &str = "tests/requirements.txt";
-
-/// A Python environment that holds what `tests/requirements.txt` lists.
+/// A Python environment that holds what a list says.
 pub(crate) struct Python {
     directory: PathBuf,
 }
 
 impl Python {
-    /// The environment, made or renewed if it does not match the list.
+    /// The environment of `cargo xtask test` and `lint`.
     pub(crate) fn prepare() -> Result<Self> {
-        let python = Self { directory: cache("python") };
-        let wanted = fs::read_to_string(root().join(REQUIREMENTS))
-            .with_context(|| format!("cannot read {REQUIREMENTS}"))?;
+        Self::environment("python", "tests/requirements.txt")
+    }
+
+    /// The environment of `cargo xtask interop`.
+    pub(crate) fn prepare_interop() -> Result<Self> {
+        Self::environment("interop", "tests/interop/requirements.txt")
+    }
+
+    /// An environment, made or renewed if it does not match its list.
+    fn environment(name: &str, requirements: &str) -> Result<Self> {
+        let python = Self { directory: cache(name) };
+        let wanted = fs::read_to_string(root().join(requirements))
+            .with_context(|| format!("cannot read {requirements}"))?;
         let installed = python.directory.join("installed.txt");
         let current = fs::read_to_string(&installed).is_ok_and(|found| found == wanted);
         if current && works(python.command().arg("--version")) {
@@ -31,7 +39,7 @@ impl Python {
             fs::remove_dir_all(&python.directory).context("cannot remove the old Python environment")?;
         }
         create(&python.directory)?;
-        run(python.pip().args(["--requirement", REQUIREMENTS]))?;
+        run(python.pip().args(["--requirement", requirements]))?;
         fs::write(&installed, wanted).context("cannot finish the Python environment")?;
         Ok(python)
     }

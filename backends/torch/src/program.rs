@@ -54,7 +54,7 @@ impl TorchScript {
             .map_err(|e| format!("is not a TorchScript file: {}", message(&e)))?;
         module.f_set_eval().map_err(|e| message(&e))?;
         let (inputs, returns) = signature(&module)?;
-        let outputs = output_names(config, program);
+        let outputs = output_names(config, &program.outputs);
         if let Returns::Tensors(count) = returns
             && count != outputs.len()
         {

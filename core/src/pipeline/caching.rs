@@ -89,7 +89,7 @@ impl ReplyKey<'_> {
 }
 
 /// What tells a stage from every other one: its weights and network, and all that decides how it is computed. `None`
-/// where the weights are of no known content, because they come from no model directory.
+/// where the weights are of no known content, because they come from no model directory or are another server's.
 ///
 /// # Errors
 /// The stage's program cannot be read.
@@ -107,7 +107,7 @@ pub(super) fn identity(
         .bytes(precision.to_string().as_bytes())
         .bytes(&json(serde_json::to_vec(provider))?)
         .bytes(&json(serde_json::to_vec(options))?);
-    let Some(stage) = config.stages.get(kind) else { return Ok(None) };
+    let Some(stage) = config.stages.get(kind).filter(|_| options.remote.is_none()) else { return Ok(None) };
     let computed_by = match (&options.program, config.files.get(&stage.file)) {
         (Some(program), _) => sha256(&program.file)?,
         (None, Some(weights)) => weights.sha256.to_ascii_lowercase(),

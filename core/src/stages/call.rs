@@ -4,7 +4,7 @@ use ndarray::ArrayViewD;
 
 use super::executor::Executor;
 use super::signature::{Elements, Function, Port};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Prospect};
 use crate::stage::{StageError, StageKind};
 use crate::tensor::{HostTensor, Tensors, TensorsError};
 
@@ -140,7 +140,13 @@ impl<'a, X: Executor> Call<'a, X> {
     }
 
     pub(super) fn failed(&self, source: EngineError) -> StageError {
-        StageError::Engine { stage: self.stage, source }
+        let stage = self.stage;
+        match source.prospect {
+            Prospect::Hopeless => StageError::Engine { stage, source },
+            Prospect::Unavailable { retry_after } => {
+                StageError::Unavailable { stage, message: source.message, retry_after }
+            }
+        }
     }
 
     fn unfit(&self, source: TensorsError) -> StageError {

@@ -40,8 +40,10 @@ pub(super) struct Prepared<V> {
     rows: usize,
     /// What every step needs of `prompt_embeds`; for a program, these themselves.
     context: Vec<V>,
-    /// As the connector made it.
+    /// As the connector made it: one for all rows, or one for each.
     feature: Option<V>,
+    /// How often a run together with others takes the feature.
+    repeats: usize,
     /// At the height and width of the latents last seen.
     resized: Option<(Size, V)>,
     /// What was joined for the last run together with others.
@@ -130,19 +132,37 @@ impl Denoise {
             return Ok(());
         }
         let embeds = call.checked(&self.prompt_embeds)?;
-        let feature = match call.has("image_feature") {
-            true => Some(call.input(&self.image_feature)?),
-            false => None,
-        };
         let rows = embeds.shape()[0];
+        let (feature, repeats) = self.feature(call, rows)?;
         let embeds = call.upload(embeds)?;
         let context = match self.functions {
             Functions::Network => call.function(Function::Prepare, &[Some(&embeds)])?,
             Functions::Program => vec![embeds],
         };
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        *state = Some(Prepared { id, rows, context, feature, resized: None, shared: None });
+        *state = Some(Prepared { id, rows, context, feature, repeats, resized: None, shared: None });
         Ok(())
+    }
+
+    /// The image feature, if it is given, and how often a run of so many rows takes it.
+    fn feature<X: Executor>(
+        &self,
+        call: &Call<'_, X>,
+        rows: usize,
+    ) -> Result<(Option<X::Value>, usize), StageError> {
+        if !call.has("image_feature") {
+            return Ok((None, rows));
+        }
+        let feature = call.checked(&self.image_feature)?;
+        let repeats = match feature.shape()[0] {
+            1 => rows,
+            found if found == rows => 1,
+            found => {
+                let message = format!("is a batch of {found}; 1 or {rows} is needed");
+                return Err(call.refuse("image_feature", message));
+            }
+        };
+        Ok((Some(call.upload(feature)?), repeats))
     }
 
     /// The conditioning, and the step that is to be done with it.

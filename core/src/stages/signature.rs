@@ -151,7 +151,7 @@ pub fn stateless(config: &NetworkConfig, image_feature: bool) -> Vec<Signature> 
     match config {
         NetworkConfig::Denoiser(config) => {
             let mut inputs = vec![sample(config), timestep(), prompt_embeds(config)];
-            inputs.extend(image_feature.then(|| for_rows(self::image_feature(config))));
+            inputs.extend(image_feature.then(|| self::image_feature(config)));
             vec![all_in_one(inputs, [named("noise_prediction")])]
         }
         _ => signatures(config),
@@ -249,15 +249,10 @@ pub(super) fn feature_channels(config: &UnetConfig) -> usize {
     config.block_channels.first().copied().unwrap_or(0)
 }
 
+/// One for all rows of a run, or one for each.
 pub(super) fn image_feature(config: &UnetConfig) -> Port {
     let grid = [Dim::Any("feature_height"), Dim::Any("feature_width")];
-    floats("image_feature", [Dim::Is(1), Dim::Is(feature_channels(config)), grid[0], grid[1]])
-}
-
-/// The feature of all rows of a run, or one for each.
-fn for_rows(mut feature: Port) -> Port {
-    feature.shape[0] = Dim::Any("features");
-    feature
+    floats("image_feature", [Dim::Any("features"), Dim::Is(feature_channels(config)), grid[0], grid[1]])
 }
 
 /// `Prepare`, `ResizeFeature` and `Step`. The step may do without a feature.
@@ -266,7 +261,7 @@ fn denoiser(config: &UnetConfig) -> Vec<Signature> {
         Port { name: named("resized_feature"), elements: Elements::Computed, ..image_feature(config) };
     let name = resized.name;
     let absent = [1, feature_channels(config), 1, 1];
-    let mut step = vec![sample(config), timestep(), for_rows(resized).or_zeros(absent)];
+    let mut step = vec![sample(config), timestep(), resized.or_zeros(absent)];
     let mut context = Vec::new();
     for (index, (heads, head_dim)) in config.transformers().enumerate() {
         let shape = [BATCH, Dim::Is(heads), Dim::Any("tokens"), Dim::Is(head_dim)];

@@ -59,14 +59,11 @@ enum Command {
     Deployments(deployments::Deployments),
     /// Load and unload deployments of a running server
     Admin(admin::Admin),
-<<<<<<< HEAD
     /// Make API keys
     #[command(subcommand)]
     Key(key::Key),
-=======
     /// Ask a server whether it is ready or alive, as probes do
     Health(health::Health),
->>>>>>> c391ff4 (server: smartedit health)
     /// Measure stages and whole edits on pseudo-random weights; no checkpoint is needed
     Bench(bench::Bench),
 }
@@ -91,11 +88,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Inspect(inspect) => inspect.run(),
         Command::Deployments(deployments) => deployments.run(),
         Command::Admin(admin) => admin.run(),
-<<<<<<< HEAD
         Command::Key(key) => key.run(),
-=======
         Command::Health(health) => health.run(),
->>>>>>> c391ff4 (server: smartedit health)
         Command::Bench(bench) => bench.run(),
     };
     match outcome {

@@ -12,6 +12,9 @@ use crate::security::Security;
 /// Threads that may compute a stage.
 const MAX_THREADS: usize = 1024;
 
+/// The engine that is another server.
+const REMOTE: &str = "remote";
+
 /// How long a step may wait for others.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -218,6 +221,17 @@ fn check_threads(table: &str, threads: Option<usize>, problems: &mut Problems) {
 
 fn check_placement(table: &str, placement: &Placement, problems: &mut Problems) {
     check_threads(table, placement.threads, problems);
+    if placement.engine.as_deref() == Some(REMOTE) {
+        let Placement { device, precision, threads, .. } = placement;
+        let vain = [
+            ("device", device.is_some()),
+            ("precision", precision.is_some()),
+            ("threads", threads.is_some()),
+        ];
+        for (name, _) in vain.into_iter().filter(|(_, set)| *set) {
+            problems.add(format!("{table}.{name}"), "is decided by the server that computes the stage");
+        }
+    }
     if let Some(file) = placement.file.as_ref().filter(|file| !file.is_file()) {
         problems.add(format!("{table}.file"), format!("there is no file {}", file.display()));
     }
@@ -249,6 +263,10 @@ fn check_candidates(
                     key(&candidate.key(setting)),
                     "names tensors of a `file`, of which there is none",
                 );
+            }
+            if candidate.options.remote.is_some() && candidate.engine != REMOTE {
+                let message = format!("is for the engine `{REMOTE}`; this is `{}`", candidate.engine);
+                problems.add_once(key(&candidate.key("remote")), message);
             }
             match engines.get(&candidate.engine).map(|backend| backend.check(stage, &candidate.options)) {
                 Err(unknown) => problems.add_once(key(&candidate.key("engine")), unknown),
@@ -432,6 +450,19 @@ mod tests {
             1,
             "{complaints:#?}"
         );
+    }
+
+    #[test]
+    fn a_stage_on_another_server_says_so_and_how() {
+        let complaints = complaints_of(
+            "[deployments.a.stages.denoiser]\n\
+             remote = { url = \"http://b:1\", model = \"m\" }\n\
+             [deployments.a.stages.vae_decoder]\n\
+             engine = \"remote\"\n\
+             device = \"cpu\"\n",
+        );
+        one_has(&complaints, &["smartedit.toml:4: deployments.a.stages.denoiser.remote", "`candle`"]);
+        one_has(&complaints, &["smartedit.toml:7: deployments.a.stages.vae_decoder.device", "server"]);
     }
 
     #[test]

@@ -179,11 +179,27 @@ fn rebase(value: &mut Value, directory: &Path) {
                     }
                     // Names of tensors and of providers' options, which no path stands in.
                     ("inputs" | "outputs" | "providers", _) => {}
+                    ("remote", Value::Table(remote)) => rebase_remote(remote, directory),
                     (_, value) => rebase(value, directory),
                 }
             }
         }
         _ => {}
+    }
+}
+
+/// The same of the files of a stage on another server.
+fn rebase_remote(remote: &mut Table, directory: &Path) {
+    let join = |path: &mut Value| {
+        if let Value::String(path) = path {
+            *path = directory.join(&*path).to_string_lossy().into_owned();
+        }
+    };
+    remote.get_mut("token_file").map(join);
+    if let Some(Value::Table(tls)) = remote.get_mut("tls") {
+        for key in ["ca", "certificate", "key"] {
+            tls.get_mut(key).map(join);
+        }
     }
 }
 
@@ -290,6 +306,20 @@ mod tests {
         assert_eq!((tls.certificate, tls.key), (here("a.pem"), Some(PathBuf::from("/a.key"))));
         assert_eq!((&auth.keys["a"].file, &auth.keys["b"].file), (&here("a"), &here("b")));
         assert_eq!((auth.keys_file, auth.jwt.unwrap().jwks), (here("keys.toml"), here("jwks.json")));
+    }
+
+    #[test]
+    fn files_of_a_stage_on_another_server_are_relative_too() {
+        let (directory, path) = file(
+            "[deployments.a]\nmodel = \"m\"\n[deployments.a.stages.denoiser]\nengine = \"remote\"\n\
+             remote = { url = \"https://b:1\", model = \"x/y\", token_file = \"token\", tls = { ca = \"ca.pem\" } }\n",
+        );
+        let config = load(Some(&path), &[]).unwrap().config;
+        let stage = &config.deployments["a"].stages[&smartedit_core::stage::StageKind::Denoiser];
+        let remote = stage.remote.as_ref().unwrap();
+        assert_eq!(remote.model, "x/y");
+        assert_eq!(remote.token_file.as_deref(), Some(directory.path().join("token").as_path()));
+        assert_eq!(remote.tls.ca.as_deref(), Some(directory.path().join("ca.pem").as_path()));
     }
 
     #[test]

@@ -7,13 +7,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer};
 use serde_untagged::UntaggedEnumVisitor;
 use smartedit_core::engine::Precision;
-use smartedit_core::stage::{GraphOptimization, Program, Provider, StageKind, StageOptions};
+use smartedit_core::stage::{GraphOptimization, Program, Provider, Remote, StageKind, StageOptions};
 
 use super::DeploymentConfig;
 
 /// What a stage, or an alternative, has different from what it stands in for.
 ///
-/// `providers`, `graph_optimization`, `file`, `inputs` and `outputs` belong to an engine: where another one is
+/// `providers`, `graph_optimization`, `file`, `inputs`, `outputs` and `remote` belong to an engine: where another one is
 /// chosen, they begin anew.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -36,6 +36,8 @@ pub struct Placement {
     pub inputs: Option<BTreeMap<String, String>>,
     /// The program's names of the stage's outputs, where they differ.
     pub outputs: Option<BTreeMap<String, String>>,
+    /// The model of another server that computes the stage.
+    pub remote: Option<Remote>,
     /// What computes the stage instead, in order of preference, where this cannot be had. Takes the place of the
     /// deployment's; an alternative has none of its own.
     pub fallback: Option<Vec<Alternative>>,
@@ -127,11 +129,11 @@ impl Candidate {
     fn with(&self, own: &Placement, place: String) -> Self {
         let mut candidate = Self { place: place.clone(), ..self.clone() };
         if own.engine.as_ref().is_some_and(|engine| *engine != self.engine) {
-            let StageOptions { providers, graph_optimization, program, .. } = StageOptions::default();
+            let StageOptions { providers, graph_optimization, program, remote, .. } = StageOptions::default();
             let options = &mut candidate.options;
-            (options.providers, options.graph_optimization, options.program) =
-                (providers, graph_optimization, program);
-            candidate.set_in.retain(|setting, _| !["file", "inputs", "outputs"].contains(setting));
+            (options.providers, options.graph_optimization, options.program, options.remote) =
+                (providers, graph_optimization, program, remote);
+            candidate.set_in.retain(|setting, _| !["file", "inputs", "outputs", "remote"].contains(setting));
         }
         let Placement { engine, device, precision, threads, providers, graph_optimization, .. } = own;
         let mut set = |setting, given: bool| {
@@ -148,6 +150,7 @@ impl Candidate {
         set("file", own.file.is_some());
         set("inputs", own.inputs.is_some());
         set("outputs", own.outputs.is_some());
+        set("remote", own.remote.is_some());
         let options = &mut candidate.options;
         candidate.engine = engine.clone().unwrap_or(candidate.engine);
         options.device = device.clone().unwrap_or_else(|| options.device.clone());
@@ -157,6 +160,7 @@ impl Candidate {
         if let Some(providers) = providers {
             options.providers = names(providers);
         }
+        options.remote = own.remote.clone().or_else(|| options.remote.take());
         if let Some(file) = &own.file {
             let (inputs, outputs) = Default::default();
             options.program = Some(Program { file: file.clone(), inputs, outputs });
@@ -197,6 +201,7 @@ impl DeploymentConfig {
             program: None,
             providers: names(&self.providers),
             graph_optimization: self.graph_optimization,
+            remote: None,
         };
         Candidate {
             engine: self.engine.clone(),
@@ -279,6 +284,25 @@ mod tests {
                 ("candle", "cuda:0", vec![]),
             ]
         );
+    }
+
+    #[test]
+    fn another_server_is_left_with_its_engine() {
+        let text = "device = \"cuda:1\"\n[stages.denoiser]\nengine = \"remote\"\n\
+                    remote = { url = \"http://a:1\", model = \"m\", retries = 1 }\n\
+                    fallback = [{ remote = { url = \"http://b:1\", model = \"m\" } }, \"candle\"]\n";
+        let ways = candidates(text, StageKind::Denoiser);
+        let told: Vec<_> = ways
+            .iter()
+            .map(|(engine, options)| {
+                (engine.as_str(), options.remote.as_ref().map(|remote| (remote.url.as_str(), remote.retries)))
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [("remote", Some(("http://a:1", 1))), ("remote", Some(("http://b:1", 3))), ("candle", None)]
+        );
+        assert_eq!(ways[2].1.device, "cuda:1");
     }
 
     #[test]

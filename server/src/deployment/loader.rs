@@ -89,10 +89,12 @@ impl Loader for EngineLoader {
         };
         match model {
             Ok(model) => Ok(Arc::new(PlacedModel { model: Arc::new(model), stages })),
-            // These words come from an engine: what is missing and how to get it.
-            Err(error @ ModelError::Stage(LoadError::Unavailable { .. } | LoadError::Option { .. })) => {
-                Err(NotLoaded { public: without_paths(&error.to_string()), source: error.into() })
-            }
+            // These words come from an engine: what is missing or does not fit, and how to get it.
+            Err(
+                error @ ModelError::Stage(
+                    LoadError::Unavailable { .. } | LoadError::Option { .. } | LoadError::Remote { .. },
+                ),
+            ) => Err(NotLoaded { public: without_paths(&error.to_string()), source: error.into() }),
             Err(error) => Err(NotLoaded::internal(error.into())),
         }
     }

@@ -74,7 +74,7 @@ impl Run {
     pub(super) fn advance(&mut self, editor: &Arc<dyn Editor>) -> Result<Option<Finished>, Failure> {
         self.go_on()?;
         if let Some((done, total)) = self.preview.take() {
-            let preview = self.preview(done)?;
+            let preview = self.preview(done).map_err(|failure| self.reason(failure))?;
             self.job.reporter.report(Progress::Step { done, total, preview });
             return self.go_on().map(|()| None);
         }
@@ -95,7 +95,7 @@ impl Run {
         editor: &dyn Editor,
         progress: Result<Core, EditError>,
     ) -> Result<Option<Finished>, Failure> {
-        let progress = progress?;
+        let progress = progress.map_err(|error| self.reason(error.into()))?;
         self.record(&progress);
         match progress {
             Core::Finished(output) => return self.finish(output).map(Some),
@@ -153,6 +153,11 @@ impl Run {
 
     fn go_on(&self) -> Result<(), Failure> {
         self.job.stop.reason().map_or(Ok(()), |reason| Err(reason.into()))
+    }
+
+    /// Why a unit of work failed: where the work was stopped, because of that.
+    fn reason(&self, failure: Failure) -> Failure {
+        self.go_on().err().unwrap_or(failure)
     }
 
     fn record(&mut self, progress: &Core) {

@@ -1,9 +1,12 @@
 //! Why and whether a request's work is to stop.
 
+use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use smartedit_core::interest::{Interest, Interests};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// A request's own stop signal; cloning shares it.
 #[derive(Debug, Clone)]
@@ -13,6 +16,7 @@ pub struct Stop(Arc<Inner>);
 struct Inner {
     reason: OnceLock<StopReason>,
     deadline: Option<Instant>,
+    given: CancellationToken,
 }
 
 /// Why a request's work stops.
@@ -29,7 +33,7 @@ pub enum StopReason {
 impl Stop {
     /// A signal that is given by itself when the deadline passes, if there is one.
     pub fn new(deadline: Option<Instant>) -> Self {
-        Self(Arc::new(Inner { reason: OnceLock::new(), deadline }))
+        Self(Arc::new(Inner { reason: OnceLock::new(), deadline, given: CancellationToken::new() }))
     }
 
     /// Gives the signal. The first reason stands.
@@ -37,6 +41,7 @@ impl Stop {
         // A caller whose deadline passes hangs up too; the deadline is what it is to be told.
         let reason = if self.late() { StopReason::DeadlineExceeded } else { reason };
         self.0.reason.get_or_init(|| reason);
+        self.0.given.cancel();
     }
 
     /// Why to stop; `None`: go on.
@@ -50,8 +55,23 @@ impl Stop {
         self.0.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
+    /// The request, as one who waits for what is computed for it.
+    pub fn interests(&self) -> Interests {
+        [Arc::new(self.clone()) as Arc<dyn Interest>].into_iter().collect()
+    }
+
     fn late(&self) -> bool {
         self.0.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+impl Interest for Stop {
+    fn deadline(&self) -> Option<std::time::Instant> {
+        self.0.deadline.map(Instant::into_std)
+    }
+
+    fn lost(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(self.0.given.clone().cancelled_owned())
     }
 }
 
@@ -68,6 +88,19 @@ mod tests {
         assert_eq!(stop.reason(), Some(StopReason::DeadlineExceeded));
         stop.set(StopReason::Abandoned);
         assert_eq!(stop.reason(), Some(StopReason::DeadlineExceeded));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_computes_for_a_request_is_told_when_it_stops() {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        let stop = Stop::new(Some(deadline));
+        let interests = stop.interests();
+        assert_eq!(interests.deadline(), Some(deadline.into_std()));
+        let lost = tokio::spawn(async move { interests.lost().await });
+        tokio::task::yield_now().await;
+        assert!(!lost.is_finished());
+        stop.set(StopReason::Abandoned);
+        lost.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]

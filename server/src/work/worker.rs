@@ -4,6 +4,9 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use smartedit_core::interest::{self, Interest, Interests};
+use smartedit_core::pipeline::EditError;
+use smartedit_core::stage::StageError;
 use tokio::time::Instant;
 
 use super::conclude::conclude;
@@ -44,7 +47,8 @@ pub fn work(editor: &Arc<dyn Editor>, queue: &Queue, worker: usize) {
 fn attempt(run: &mut Run, unit: impl FnOnce(&mut Run) -> Outcome) -> Outcome {
     let span = run.job.span.clone();
     // Nothing of a run outlives its failure but what it shares immutably: the model and the queue.
-    let unit = AssertUnwindSafe(|| span.in_scope(|| unit(run)));
+    let interests = run.job.stop.interests();
+    let unit = AssertUnwindSafe(|| interest::during(interests, || span.in_scope(|| unit(run))));
     catch_unwind(unit).unwrap_or_else(|panic| Err(Failure::Panicked(panic_words(panic.as_ref()))))
 }
 
@@ -53,19 +57,29 @@ fn attempt(run: &mut Run, unit: impl FnOnce(&mut Run) -> Outcome) -> Outcome {
 fn steps(editor: &Arc<dyn Editor>, edits: &mut [Working<Run>]) -> (Vec<Outcome>, bool) {
     let count = edits.len();
     let alone = |working: &mut Working<Run>| attempt(&mut working.item, |run| run.advance(editor));
+    let interests: Interests =
+        edits.iter().map(|working| Arc::new(working.item.job.stop.clone()) as Arc<dyn Interest>).collect();
     let mut sharing: Vec<&mut dyn Editing> =
         edits.iter_mut().filter_map(|working| working.item.share(count)).collect();
     if count < 2 {
         return (edits.iter_mut().map(alone).collect(), true);
     }
     // A step that a panic interrupts is not done; what it shares with others is not changed.
-    let together = AssertUnwindSafe(|| editor.step_together(&mut sharing));
+    let together = AssertUnwindSafe(|| interest::during(interests, || editor.step_together(&mut sharing)));
     let reason = match catch_unwind(together) {
         Ok(Ok(done)) if done.len() == count => {
             let take = |(working, progress): (&mut Working<Run>, _)| {
                 attempt(&mut working.item, |run| run.take(editor.as_ref(), progress))
             };
             return (edits.iter_mut().zip(done).map(take).collect(), true);
+        }
+        // Each by itself would find the same, one after the other.
+        Ok(Err(error @ StageError::Unavailable { .. })) => {
+            let fail = |working: &mut Working<Run>| {
+                let failed = Err(EditError::Stage(error.clone()));
+                attempt(&mut working.item, |run| run.take(editor.as_ref(), failed))
+            };
+            return (edits.iter_mut().map(fail).collect(), false);
         }
         Ok(Ok(done)) => format!("it told of {} edits", done.len()),
         Ok(Err(error)) => error.to_string(),

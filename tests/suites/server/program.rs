@@ -9,6 +9,7 @@ mod lifecycle;
 mod locked;
 mod memory;
 mod placement;
+mod remote;
 mod secrets;
 mod serve;
 mod traces;

@@ -79,7 +79,7 @@ fn share<X: Executor>(
     });
     let context = context.collect::<Result<_, _>>()?;
     let features: Option<Vec<&X::Value>> =
-        members.iter().flat_map(|member| std::iter::repeat_n(member.feature(), member.rows)).collect();
+        members.iter().flat_map(|member| std::iter::repeat_n(member.feature(), member.repeats)).collect();
     let feature = match features {
         Some(features) => Some(call.join(&features)?),
         None if members.iter().any(|member| member.feature.is_some()) => {

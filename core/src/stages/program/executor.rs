@@ -4,16 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{Axis, Slice, concatenate};
 
+use super::language_model::{LOGITS_FROM, wanted_from};
 use super::shapes::shapes;
-use super::{Runner, inputs, outputs};
+use super::{Need, Runner, inputs, outputs};
 use crate::engine::{EngineError, Result};
 use crate::model::NetworkConfig;
-use crate::stage::Program;
 use crate::stages::{Executor, Function};
 use crate::tensor::{HostTensor, Tensors};
 
 /// What operations of a program are called in errors.
 const PROGRAM: &str = "program";
+
+/// A program's names of the stage's inputs and outputs, where they differ.
+#[derive(Debug, Clone, Copy)]
+pub struct Names<'a> {
+    /// Of the inputs.
+    pub inputs: &'a BTreeMap<String, String>,
+    /// Of the outputs.
+    pub outputs: &'a BTreeMap<String, String>,
+}
 
 /// A program behind the stage's own names.
 pub(super) struct ProgramExecutor<R> {
@@ -27,6 +36,7 @@ pub(super) struct ProgramExecutor<R> {
 /// An input of the stage.
 struct Binding {
     name: &'static str,
+    need: Need,
     /// The program's name and whether the program needs it; `None` if it does not take it.
     target: Option<(String, bool)>,
 }
@@ -39,11 +49,11 @@ impl<R: Runner> ProgramExecutor<R> {
     /// What does not fit.
     pub(super) fn new(
         runner: R,
-        program: &Program,
+        names: Names<'_>,
         config: &NetworkConfig,
     ) -> std::result::Result<Self, String> {
-        let inputs = bind_inputs(&runner, &program.inputs, &inputs(config))?;
-        let outputs = bind_outputs(&runner, &program.outputs, &outputs(config))?;
+        let inputs = bind_inputs(&runner, names.inputs, &inputs(config))?;
+        let outputs = bind_outputs(&runner, names.outputs, &outputs(config))?;
         Ok(Self { runner, config: config.clone(), inputs, outputs })
     }
 
@@ -59,13 +69,18 @@ impl<R: Runner> ProgramExecutor<R> {
                     let message = format!("its input `{target}` is `{name}`, which is not given");
                     return Err(EngineError::new(PROGRAM, message));
                 }
-                (None, Some(_)) => {
+                (None, Some(_)) if binding.need != Need::Never => {
                     return Err(EngineError::new(PROGRAM, format!("it takes no `{name}`, which is given")));
                 }
-                (_, None) => {}
+                (None, Some(_)) | (_, None) => {}
             }
         }
         Ok(renamed)
+    }
+
+    /// Whether the program gives the logits that are wanted, and not those of all positions.
+    fn cuts(&self) -> bool {
+        self.inputs.iter().any(|binding| binding.name == LOGITS_FROM && binding.target.is_some())
     }
 }
 
@@ -102,7 +117,7 @@ impl<R: Runner> Executor for ProgramExecutor<R> {
         concatenate(Axis(0), &floats).map(HostTensor::from).map_err(|e| failed(&e))
     }
 
-    /// Whatever the function, it is all that the program does.
+    /// Whatever the function, it is all that the program does. Of a language model, the logits are those that are wanted.
     fn call(&self, _: Function, inputs: &[Option<&HostTensor>]) -> Result<Vec<HostTensor>> {
         let outputs = self.runner.run(&self.renamed(inputs)?)?;
         let taken = |((name, own), expected): (&(&str, String), Vec<Option<usize>>)| {
@@ -125,20 +140,29 @@ impl<R: Runner> Executor for ProgramExecutor<R> {
             }
             Ok(tensor.clone())
         };
-        self.outputs.iter().zip(shapes(&self.config, inputs)).map(taken).collect()
+        let (from, cuts) = (wanted_from(inputs), self.cuts());
+        let expected = shapes(&self.config, inputs, if cuts { from } else { 0 });
+        let mut outputs: Vec<HostTensor> =
+            self.outputs.iter().zip(expected).map(taken).collect::<Result<_>>()?;
+        if let (NetworkConfig::LanguageModel(_), false, Some(logits)) =
+            (&self.config, cuts, outputs.get_mut(1))
+        {
+            *logits = self.narrow(logits, 1, from, logits.shape()[1].saturating_sub(from))?;
+        }
+        Ok(outputs)
     }
 }
 
 fn bind_inputs(
     runner: &impl Runner,
     names: &BTreeMap<String, String>,
-    stage: &[(&'static str, bool)],
+    stage: &[(&'static str, Need)],
 ) -> std::result::Result<Vec<Binding>, String> {
     known(names, stage.iter().map(|(name, _)| *name), "input")?;
     let listed = || list(runner.inputs().iter().map(|input| input.name.as_str()));
     let mut bindings = Vec::with_capacity(stage.len());
     let mut taken = BTreeSet::new();
-    for &(name, needed) in stage {
+    for &(name, need) in stage {
         let mapped = names.get(name);
         let target = mapped.map_or(name, String::as_str);
         let input = runner.inputs().iter().find(|input| input.name == target);
@@ -147,12 +171,13 @@ fn bind_inputs(
                 if !taken.insert(target) {
                     return Err(format!("its input `{target}` stands for two of the stage's"));
                 }
-                bindings.push(Binding { name, target: Some((target.to_owned(), input.required)) });
+                let target = Some((target.to_owned(), input.required));
+                bindings.push(Binding { name, need, target });
             }
-            None if needed || mapped.is_some() => {
+            None if need == Need::Always || mapped.is_some() => {
                 return Err(format!("it has no input `{target}` for `{name}`; its inputs are {}", listed()));
             }
-            None => bindings.push(Binding { name, target: None }),
+            None => bindings.push(Binding { name, need, target: None }),
         }
     }
     match runner.inputs().iter().find(|input| input.required && !taken.contains(input.name.as_str())) {

@@ -10,6 +10,19 @@ use crate::stages::executor::Executor;
 use crate::stages::signature::{self, Function, Port};
 use crate::tensor::{HostTensor, Tensors};
 
+/// The first position whose logits are wanted.
+pub(super) const LOGITS_FROM: &str = "logits_from";
+
+/// What [`LOGITS_FROM`] says among the inputs in their order; of another stage, 0.
+pub(super) fn wanted_from(inputs: &[Option<&HostTensor>]) -> usize {
+    match inputs.get(3) {
+        Some(Some(HostTensor::I64(from))) => {
+            from.first().map_or(0, |&from| usize::try_from(from).unwrap_or(0))
+        }
+        _ => 0,
+    }
+}
+
 pub(super) struct Recompute {
     max_positions: usize,
     input_ids: Port,
@@ -81,15 +94,16 @@ impl<X: Executor> Logic<X> for Recompute {
             None => None,
         };
         let (features, position) = image.as_ref().map(|(features, position)| (features, position)).unzip();
-        let mut given = call.function(Function::Whole, &[Some(&ids), features, position])?.into_iter();
+        let from = call.upload(&Array1::from(vec![(past + logits_from) as i64]).into())?;
+        let inputs = [Some(&ids), features, position, Some(&from)];
+        let mut given = call.function(Function::Whole, &inputs)?.into_iter();
         let states = call.given(Function::Whole, given.next())?;
         let logits = call.given(Function::Whole, given.next())?;
 
         let mut outputs = Tensors::new();
         let new = call.narrow(&states, 1, past, total - past)?;
         call.output(&mut outputs, "hidden_states", &new)?;
-        let wanted = call.narrow(&logits, 1, past + logits_from, total - past - logits_from)?;
-        call.output(&mut outputs, "logits", &wanted)?;
+        call.output(&mut outputs, "logits", &logits)?;
         *state = fed;
         Ok(outputs)
     }

@@ -7,7 +7,7 @@
 //!
 //! | program of | inputs | outputs |
 //! | --- | --- | --- |
-//! | language model | `input_ids [1, n]`, `image_features [1, p, e]`, `image_position [1]` | `hidden_states [1, n + p, h]`, `logits [1, n + p, v]` |
+//! | language model | `input_ids [1, n]`, `image_features [1, p, e]`, `image_position [1]`, `logits_from [1]` if the program takes it | `hidden_states [1, n + p, h]`, `logits [1, n + p, v]`, or those from position `logits_from` on |
 //! | denoiser | `sample [b, 8, h, w]`, `timestep [b]`, `prompt_embeds [b, q, c]`, `image_feature [1 or b, c0, g, g]` if the model has one | `noise_prediction [b, 4, h, w]` |
 //! | another stage | as in the table of [`crate::stage`] | as there |
 
@@ -15,8 +15,10 @@ mod executor;
 mod language_model;
 mod shapes;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub use self::executor::Names;
 use self::executor::ProgramExecutor;
 use self::language_model::Recompute;
 use super::denoiser::Denoise;
@@ -55,9 +57,10 @@ pub struct Input {
     pub required: bool,
 }
 
-/// The names under which a program in the place of `config` gives its outputs, in the stage's order.
-pub fn output_names(config: &NetworkConfig, program: &Program) -> Vec<String> {
-    let own = |name: &&str| program.outputs.get(*name).cloned().unwrap_or_else(|| (*name).to_owned());
+/// The names under which a program in the place of `config` gives its outputs, in the stage's order. `names` are those
+/// that differ from the stage's.
+pub fn output_names(config: &NetworkConfig, names: &BTreeMap<String, String>) -> Vec<String> {
+    let own = |name: &&str| names.get(*name).cloned().unwrap_or_else(|| (*name).to_owned());
     outputs(config).iter().map(own).collect()
 }
 
@@ -73,9 +76,23 @@ pub fn load(
     config: &NetworkConfig,
     info: StageInfo,
 ) -> std::result::Result<Arc<dyn Stage>, LoadError> {
+    let names = Names { inputs: &program.inputs, outputs: &program.outputs };
+    bind(runner, names, config, info).map_err(|message| program.unfit(config.kind(), message))
+}
+
+/// As [`load`], of a program that is in no file.
+///
+/// # Errors
+///
+/// What does not fit.
+pub fn bind(
+    runner: impl Runner,
+    names: Names<'_>,
+    config: &NetworkConfig,
+    info: StageInfo,
+) -> std::result::Result<Arc<dyn Stage>, String> {
     let batches = runner.batches();
-    let executor = ProgramExecutor::new(runner, program, config)
-        .map_err(|message| program.unfit(config.kind(), message))?;
+    let executor = ProgramExecutor::new(runner, names, config)?;
     Ok(match config {
         NetworkConfig::LanguageModel(config) => placed(executor, Recompute::new(config), info),
         NetworkConfig::Denoiser(config) => placed(executor, Denoise::program(config, batches), info),
@@ -88,16 +105,30 @@ fn whole(config: &NetworkConfig) -> Signature {
     stateless(config, true).swap_remove(0)
 }
 
-/// The stage's names of a program's inputs, in the order in which they are handed over, and whether every program
-/// needs them.
-fn inputs(config: &NetworkConfig) -> Vec<(&'static str, bool)> {
+/// Whether a program takes an input of the stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// Every program does.
+    Always,
+    /// It must where the input is given.
+    Given,
+    /// One that does not is none the worse: what the input asks for is done here.
+    Never,
+}
+
+/// The stage's names of a program's inputs, in the order in which they are handed over.
+fn inputs(config: &NetworkConfig) -> Vec<(&'static str, Need)> {
     match config {
-        NetworkConfig::LanguageModel(_) => {
-            vec![("input_ids", true), ("image_features", false), ("image_position", false)]
-        }
+        NetworkConfig::LanguageModel(_) => vec![
+            ("input_ids", Need::Always),
+            ("image_features", Need::Given),
+            ("image_position", Need::Given),
+            (language_model::LOGITS_FROM, Need::Never),
+        ],
         _ => {
+            let need = |name| if name == "image_feature" { Need::Given } else { Need::Always };
             let ports = whole(config).inputs;
-            ports.iter().map(|port| (port.name.base, port.name.base != "image_feature")).collect()
+            ports.iter().map(|port| (port.name.base, need(port.name.base))).collect()
         }
     }
 }

@@ -3,8 +3,13 @@
 use crate::model::{InteractionConfig, NetworkConfig};
 use crate::tensor::HostTensor;
 
-/// Sizes of the outputs for these inputs, both in the stage's order; `None` is any size.
-pub(super) fn shapes(config: &NetworkConfig, inputs: &[Option<&HostTensor>]) -> Vec<Vec<Option<usize>>> {
+/// Sizes of the outputs for these inputs, both in the stage's order; `None` is any size. A language model gives no logits
+/// of so many first positions.
+pub(super) fn shapes(
+    config: &NetworkConfig,
+    inputs: &[Option<&HostTensor>],
+    without_logits: usize,
+) -> Vec<Vec<Option<usize>>> {
     let given = |input: usize, axis: usize| {
         inputs.get(input).copied().flatten().and_then(|tensor| tensor.shape().get(axis).copied())
     };
@@ -16,8 +21,8 @@ pub(super) fn shapes(config: &NetworkConfig, inputs: &[Option<&HostTensor>]) -> 
         }
         NetworkConfig::LanguageModel(c) => {
             let positions = given(0, 1).map(|tokens| tokens + given(1, 1).unwrap_or(0));
-            let of = |width| vec![batch, positions, Some(width)];
-            vec![of(c.hidden_size), of(c.vocab_size)]
+            let wanted = positions.map(|positions| positions.saturating_sub(without_logits));
+            vec![vec![batch, positions, Some(c.hidden_size)], vec![batch, wanted, Some(c.vocab_size)]]
         }
         NetworkConfig::Connector(c) => {
             let mut shapes = vec![vec![batch, Some(c.qformer.num_queries), Some(c.qformer.hidden_size)]];

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smartedit_core::interest;
 use smartedit_core::pipeline::EditError;
 use smartedit_core::stage::{Stage, StageError};
 use smartedit_core::tensor::{HostTensor, Tensors};
@@ -17,7 +18,7 @@ use super::statistics::{Phases, Tally};
 use super::write::Notes;
 use crate::failure::Failure;
 use crate::status::status;
-use crate::work::Stop;
+use crate::work::{Stop, StopReason};
 
 /// What a caller who found no room is told to wait while no run has been measured.
 const UNMEASURED: Duration = Duration::from_secs(1);
@@ -75,6 +76,8 @@ impl Inference {
         let lease = asked.model.deployment.clone();
         let deployment = lease.name();
         let stop = Stop::new(asked.arrival.deadline);
+        // Dropped with the call, when its caller leaves.
+        let _abandon = Abandon(stop.clone());
         let registration = self.service.admit(request_id, stop.clone(), &asked.access)?;
         let limits = &self.service.0.config.limits;
         let lane = self.lanes.of(&lease, limits).map_err(|error| {
@@ -101,13 +104,23 @@ impl Inference {
             // Whoever shuts the server down or unloads the model waits for what runs.
             let (_registration, _lease) = (registration, running);
             let started = Instant::now();
-            (stage.session().run(&inputs), started.elapsed())
+            let outputs = interest::during(stop.interests(), || stage.session().run(&inputs));
+            (outputs, started.elapsed())
         });
         let (outputs, infer) = tokio::select! {
             done = run => done?,
             () = asked.arrival.passed() => return Err(Failure::DeadlineExceeded),
         };
         Ok(Run { outputs: outputs.map_err(failure)?, queue, infer })
+    }
+}
+
+/// Stops a run when dropped, as far as it can be stopped: where another server computes the stage.
+struct Abandon(Stop);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.set(StopReason::Abandoned);
     }
 }
 
@@ -159,8 +172,9 @@ fn failure(error: StageError) -> Failure {
     match error {
         StageError::Input { input, message, .. } => Failure::invalid(format!("inputs.{input}"), message),
         StageError::Tensors { source, .. } => Failure::invalid("inputs", source),
-        error @ (StageError::Engine { .. } | StageError::NotFinite { .. } | StageError::Foreign { .. }) => {
-            Failure::Edit(EditError::Stage(error))
-        }
+        error @ (StageError::Engine { .. }
+        | StageError::Unavailable { .. }
+        | StageError::NotFinite { .. }
+        | StageError::Foreign { .. }) => Failure::Edit(EditError::Stage(error)),
     }
 }

@@ -79,7 +79,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         Self::with(&["--model", text(&converted().smartedit())])
     }
 
@@ -93,7 +93,12 @@ impl Served {
 
     /// A server with these arguments.
     pub(super) fn with(arguments: &[&str]) -> Self {
-        let common = ["serve", "--listen", "127.0.0.1:0", "--log-format", "json"];
+        Self::listening("127.0.0.1:0", arguments)
+    }
+
+    /// A server with these arguments that listens here.
+    pub(super) fn listening(address: &str, arguments: &[&str]) -> Self {
+        let common = ["serve", "--listen", address, "--log-format", "json"];
         let mut child = smartedit(common.iter().chain(arguments)).stderr(Stdio::piped()).spawn().unwrap();
         let log = lines(child.stderr.take().unwrap());
         let listening = log.iter().map(|line| entry(&line)).find(|entry| entry["message"] == "listening");

@@ -26,9 +26,12 @@ pub(super) fn check(spec: &Spec, shape: &[usize], limits: &Limits) -> Result<(),
         found.map(|(dim, size)| (*dim, *size))
     };
     let batch = size("batch").map_or(1, |(_, batch)| batch);
-    for (name, found, most) in
-        [("batch", batch, MAX_BATCH), ("tokens", size("tokens").map_or(0, |(_, tokens)| tokens), MAX_TOKENS)]
-    {
+    let of = |name| size(name).map_or(0, |(_, size)| size);
+    for (name, found, most) in [
+        ("batch", batch, MAX_BATCH),
+        ("features", of("features"), MAX_BATCH),
+        ("tokens", of("tokens"), MAX_TOKENS),
+    ] {
         if found > most {
             return Err(format!("has {name} {found}, at most {most} is allowed"));
         }
