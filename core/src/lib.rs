@@ -6,12 +6,14 @@
 //!   the networks of this crate behind it, on any engine.
 //! - [`diffusion`] and [`decoding`]: the two loops as state machines without I/O.
 //! - [`pipeline`]: SmartEdit and InstructPix2Pix as compositions of stages and loops.
+//! - [`adapter`]: LoRA adapters, low-rank updates of a network's layers.
 //! - [`cache`]: results of stages that are kept for edits to come; [`interest`]: who waits for what is computed.
 //! - [`text`], [`picture`]: tokenizers, prompt template, image reading and preprocessing.
 //! - [`metrics`]: how well an edit follows its instruction and keeps the rest.
 //! - [`directory`]: output directories that appear whole or not at all.
 //! - [`model`]: the model directory, checkpoint reading and conversion.
 
+pub mod adapter;
 pub mod cache;
 pub mod decoding;
 pub mod diffusion;

@@ -31,7 +31,7 @@ pub use self::remote::{Remote, RemoteTls};
 use crate::engine::{EngineError, Precision};
 use crate::model::NetworkConfig;
 use crate::tensor::{Tensors, TensorsError};
-use crate::weights::{WeightFile, WeightsError};
+use crate::weights::{Update, WeightFile, WeightsError};
 
 /// What a stage does in a pipeline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -289,6 +289,16 @@ pub enum LoadError {
         /// The tensor and the reason.
         source: WeightsError,
     },
+    /// The stage's layers cannot be updated once it is loaded.
+    #[error(
+        "engine `{engine}` computes {stage} as a fixed graph or program: no adapter can be chosen for a request; make it the deployment's `default_adapter`, or compute the stage on `candle` or `torch`"
+    )]
+    Fixed {
+        /// The engine's name.
+        engine: &'static str,
+        /// The stage.
+        stage: StageKind,
+    },
     /// The user's program cannot compute the stage.
     #[error("{stage}: {}: {message}", file.display())]
     Program {
@@ -338,6 +348,22 @@ pub trait Stage: Send + Sync {
         inputs: &[Tensors],
     ) -> Result<Vec<Result<Tensors, StageError>>, StageError> {
         Ok(sessions.iter_mut().zip(inputs).map(|(session, inputs)| session.run(inputs)).collect())
+    }
+
+    /// Whether it can be had with updates of its layers.
+    fn updates(&self) -> bool {
+        false
+    }
+
+    /// The same stage with low-rank updates of its layers, which shares its weights. Its sessions are none of this
+    /// stage's.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Fixed`] if it cannot be had, [`LoadError::Weights`] if the engine refuses a factor.
+    fn updated(&self, _updates: &[Update]) -> Result<Arc<dyn Stage>, LoadError> {
+        let &StageInfo { kind: stage, engine, .. } = self.info();
+        Err(LoadError::Fixed { engine, stage })
     }
 }
 

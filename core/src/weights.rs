@@ -4,8 +4,13 @@
 //! differs: a memory-mapped safetensors file whose tensors go to an engine ([`EngineWeights`]), or a
 //! [`Manifest`] that only writes down what was asked for, which is how conversion knows what a checkpoint must
 //! hold without a second list. [`RandomWeights`] makes parameters where there is no checkpoint.
+//!
+//! Layers may have low-rank [`Update`]s: merged into the weights of a file as they are read
+//! ([`WeightFile::with_update`]), or computed beside weights that a loaded network has already ([`UpdatedWeights`]).
 
+mod low_rank;
 mod random;
+mod shared;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -13,11 +18,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use half::{bf16, f16};
+pub use low_rank::{Factors, Layers, LowRank, Update};
 use memmap2::Mmap;
 use ndarray::{ArrayD, IxDyn};
 pub use random::RandomWeights;
 pub use safetensors::Dtype;
 use safetensors::SafeTensors;
+pub(crate) use shared::LowRanks;
+pub use shared::{KeptWeights, Parameters, UpdatedWeights};
 
 use crate::engine::{Engine, EngineError};
 use crate::tensor::HostTensor;
@@ -125,6 +133,12 @@ impl WeightView {
     pub fn to_f32(&self) -> Vec<f32> {
         floats(self.dtype, self.bytes())
     }
+
+    /// The same elements in another shape of as many.
+    pub(crate) fn reshaped(self, shape: &[usize]) -> Option<Self> {
+        let count = |shape: &[usize]| shape.iter().product::<usize>();
+        (count(shape) == count(&self.shape)).then(|| Self { shape: shape.to_vec(), ..self })
+    }
 }
 
 /// Little-endian elements as `f32`.
@@ -141,6 +155,7 @@ pub struct WeightFile {
     path: PathBuf,
     map: Arc<Mmap>,
     index: Index,
+    update: Option<Update>,
 }
 
 /// By the tensor's name: where it starts and ends, its element type and shape.
@@ -151,7 +166,11 @@ impl WeightFile {
     pub fn open(path: &Path) -> Result<Self> {
         let io = |source| WeightsError::Io { path: path.to_owned(), source };
         let file = std::fs::File::open(path).map_err(io)?;
-        let map = map_read_only(&file).map_err(io)?;
+        Self::of_map(path, map_read_only(&file).map_err(io)?)
+    }
+
+    /// Reads the header of a file that lies in memory.
+    pub(crate) fn of_map(path: &Path, map: Mmap) -> Result<Self> {
         let format = |message: String| WeightsError::Format { path: path.to_owned(), message };
         let tensors = SafeTensors::deserialize(&map).map_err(|e| format(e.to_string()))?;
         let base = map.as_ptr() as usize;
@@ -163,7 +182,18 @@ impl WeightFile {
                 (name.to_owned(), entry)
             })
             .collect();
-        Ok(Self { path: path.to_owned(), map: Arc::new(map), index })
+        Ok(Self { path: path.to_owned(), map: Arc::new(map), index, update: None })
+    }
+
+    /// The same weights with an update merged into each as it is read. Merged weights are `f32`.
+    #[must_use]
+    pub fn with_update(self, update: Update) -> Self {
+        Self { update: Some(update), ..self }
+    }
+
+    /// The bytes of the whole file.
+    pub(crate) fn contents(&self) -> &[u8] {
+        &self.map
     }
 
     /// The file's path, or what stands for it in messages.
@@ -199,13 +229,17 @@ impl WeightFile {
         if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
             return Err(WeightsError::DType { name: name.to_owned(), path: path(), dtype: *dtype });
         }
-        Ok(WeightView {
+        let view = WeightView {
             map: self.map.clone(),
             start: *start,
             end: *end,
             dtype: *dtype,
             shape: found.clone(),
-        })
+        };
+        match self.update.as_ref().and_then(|update| Some((update.layers.get(name)?, update.scale))) {
+            Some((factors, scale)) => factors.merge(name, &view, scale),
+            None => Ok(view),
+        }
     }
 }
 
@@ -228,6 +262,11 @@ pub trait WeightSource<T> {
 
     /// A tensor that the network computes once from its configuration or from [`WeightSource::host`].
     fn constant(&self, name: &str, value: HostTensor) -> Result<T>;
+
+    /// Updates of the linear or convolutional layer whose weight has this full name and shape.
+    fn updates(&self, _name: &str, _shape: &[usize]) -> Vec<LowRank<T>> {
+        Vec::new()
+    }
 }
 
 /// A scope of parameter names: `weights.scope("layers.0").tensor("weight", &[4, 8])`.
@@ -260,6 +299,11 @@ impl<'a, T> Weights<'a, T> {
     /// A tensor computed once, when the network is built; floats get the engine's precision.
     pub fn constant(&self, name: &str, value: impl Into<HostTensor>) -> Result<T> {
         self.source.constant(&self.full(name), value.into())
+    }
+
+    /// Updates of the layer whose weight is `prefix.name`.
+    pub(crate) fn updates(&self, name: &str, shape: &[usize]) -> Vec<LowRank<T>> {
+        self.source.updates(&self.full(name), shape)
     }
 
     fn full(&self, name: &str) -> String {
@@ -305,20 +349,35 @@ impl<E: Engine> WeightSource<E::Tensor> for EngineWeights<'_, E> {
 
 /// Writes down which parameters a network asks for, in their order.
 #[derive(Default)]
-pub struct Manifest(RefCell<Vec<(String, Vec<usize>)>>);
+pub struct Manifest {
+    parameters: RefCell<Vec<Shaped>>,
+    updatable: RefCell<Vec<Shaped>>,
+}
+
+/// A parameter's name and shape.
+type Shaped = (String, Vec<usize>);
 
 impl Manifest {
     /// The parameters that `build` asks for: names and shapes.
-    pub fn of<N>(build: impl FnOnce(&Weights<'_, ()>) -> Result<N>) -> Result<Vec<(String, Vec<usize>)>> {
+    pub fn of<N>(build: impl FnOnce(&Weights<'_, ()>) -> Result<N>) -> Result<Vec<Shaped>> {
+        Self::written(build).map(|manifest| manifest.parameters.into_inner())
+    }
+
+    /// The weights of linear and convolutional layers that `build` asks for: names and shapes.
+    pub fn updatable<N>(build: impl FnOnce(&Weights<'_, ()>) -> Result<N>) -> Result<Vec<Shaped>> {
+        Self::written(build).map(|manifest| manifest.updatable.into_inner())
+    }
+
+    fn written<N>(build: impl FnOnce(&Weights<'_, ()>) -> Result<N>) -> Result<Self> {
         let manifest = Self::default();
         build(&Weights::root(&manifest))?;
-        Ok(manifest.0.into_inner())
+        Ok(manifest)
     }
 }
 
 impl WeightSource<()> for Manifest {
     fn parameter(&self, name: &str, shape: &[usize]) -> Result<()> {
-        self.0.borrow_mut().push((name.to_owned(), shape.to_vec()));
+        self.parameters.borrow_mut().push((name.to_owned(), shape.to_vec()));
         Ok(())
     }
 
@@ -329,5 +388,10 @@ impl WeightSource<()> for Manifest {
 
     fn constant(&self, _: &str, _: HostTensor) -> Result<()> {
         Ok(())
+    }
+
+    fn updates(&self, name: &str, shape: &[usize]) -> Vec<LowRank<()>> {
+        self.updatable.borrow_mut().push((name.to_owned(), shape.to_vec()));
+        Vec::new()
     }
 }

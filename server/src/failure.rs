@@ -9,6 +9,7 @@ use smartedit_core::pipeline::EditError;
 use smartedit_core::stage::StageError;
 use smartedit_core::text::TextError;
 
+use crate::deployment::AdapterNotLoaded;
 use crate::security::Denial;
 use crate::work::StopReason;
 
@@ -59,6 +60,35 @@ pub enum Failure {
     /// The server has no configuration that it could read again, or that one cannot be used.
     #[error("{0}")]
     Configuration(String),
+    /// No adapter can be chosen for a request, for this reason.
+    #[error("{0}")]
+    Fixed(String),
+    /// The deployment has no such adapter.
+    #[error("adapter {message}")]
+    UnknownAdapter {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        message: String,
+    },
+    /// The deployment has an adapter of this name.
+    #[error("adapter `{0}` is loaded; unload it first")]
+    AdapterExists(String),
+    /// The deployment has as many adapters as it may.
+    #[error("the deployment has {limit} adapters, as many as it may; unload one first")]
+    AdaptersFull {
+        /// How many it may have.
+        limit: usize,
+    },
+    /// The adapter is part of the weights.
+    #[error("adapter `{0}` is the deployment's default one, merged into its weights")]
+    MergedAdapter(String),
+    /// There is no directory to load adapters from.
+    #[error("no directory for adapters is configured: set `adapters.directory`")]
+    NoAdapterDirectory,
+    /// The adapter cannot be used.
+    #[error(transparent)]
+    AdapterNotLoaded(#[from] AdapterNotLoaded),
     /// The deployment's queue has no room.
     #[error("the queue of deployment `{deployment}` is full")]
     QueueFull {
@@ -194,6 +224,13 @@ impl Failure {
             Self::Unloaded(_) => "DEPLOYMENT_UNLOADED",
             Self::AdminDisabled => "ADMIN_DISABLED",
             Self::Configuration(_) => "INVALID_CONFIGURATION",
+            Self::Fixed(_) => "ADAPTERS_FIXED",
+            Self::UnknownAdapter { .. } => "UNKNOWN_ADAPTER",
+            Self::AdapterExists(_) => "ADAPTER_EXISTS",
+            Self::AdaptersFull { .. } => "ADAPTERS_FULL",
+            Self::MergedAdapter(_) => "ADAPTER_MERGED",
+            Self::NoAdapterDirectory => "NO_ADAPTER_DIRECTORY",
+            Self::AdapterNotLoaded(_) => "INVALID_ADAPTER",
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
             Self::Unauthenticated(denial) => denial.reason(),

@@ -114,7 +114,7 @@ impl Server {
     pub async fn bind(config: Config) -> Result<Self, StartError> {
         let engines = Engines::configured(&config.engines);
         Loaded { config: config.clone(), ..Loaded::default() }.check(&engines)?;
-        let loader = Arc::new(EngineLoader::new(engines, &config.cache));
+        let loader = Arc::new(EngineLoader::new(engines, &config.cache).with_adapters(&config.adapters));
         Self::bind_with(config, loader).await
     }
 

@@ -49,6 +49,19 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             details.set_retry_info(Some(SOON));
             (Code::Unavailable, failure.to_string())
         }
+        Failure::UnknownAdapter { name, .. } => {
+            details.set_resource_info("adapter", name, "", "");
+            (Code::NotFound, failure.to_string())
+        }
+        Failure::AdapterExists(name) => {
+            details.set_resource_info("adapter", name, "", "");
+            (Code::AlreadyExists, failure.to_string())
+        }
+        Failure::AdaptersFull { .. } => (Code::ResourceExhausted, failure.to_string()),
+        Failure::Fixed(_)
+        | Failure::MergedAdapter(_)
+        | Failure::NoAdapterDirectory
+        | Failure::AdapterNotLoaded(_) => (Code::FailedPrecondition, failure.to_string()),
         Failure::NotLoaded { .. }
         | Failure::Configuration(_)
         | Failure::Edit(EditError::ImageTokens { .. }) => (Code::FailedPrecondition, failure.to_string()),

@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "tests print what they measure")]
 
+pub mod adapters;
 pub mod engines;
 pub mod golden;
 pub mod reference;

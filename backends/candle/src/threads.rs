@@ -11,6 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use smartedit_core::engine::EngineError;
 use smartedit_core::stage::{LoadError, Session, Stage, StageError, StageInfo, StageKind};
 use smartedit_core::tensor::Tensors;
+use smartedit_core::weights::Update;
 
 thread_local! {
     /// The pools of whoever drives stages on this thread, by size: what it drives never runs at the same time, so
@@ -75,6 +76,14 @@ impl Stage for OnThreads {
             inner.push(own.session.as_mut());
         }
         install(self.threads, stage, || self.stage.run_together(&mut inner, inputs))?
+    }
+
+    fn updates(&self) -> bool {
+        self.stage.updates()
+    }
+
+    fn updated(&self, updates: &[Update]) -> Result<Arc<dyn Stage>, LoadError> {
+        Ok(Arc::new(Self { stage: self.stage.updated(updates)?, threads: self.threads }))
     }
 }
 

@@ -43,6 +43,8 @@ def test_every_option_reaches_its_field() -> None:
         "no_cache": True,
         "priority": "batch",
         "caller": "studio",
+        "adapter": "cats",
+        "adapter_scale": 0.5,
         "initial_latents": noise,
         "step_noise": [noise, noise],
     }
@@ -71,6 +73,8 @@ def test_every_option_reaches_its_field() -> None:
         no_cache=True,
         priority=edit_pb2.PRIORITY_BATCH,
         caller="studio",
+        adapter="cats",
+        adapter_scale=0.5,
         replay=edit_pb2.Replay(initial_latents=tensor, step_noise=[tensor, tensor]),
     )
 

@@ -37,6 +37,25 @@ pub struct Deployment {
     pub templates: u32,
     /// Edits that share a run of the denoiser, at most; 0 unless ready.
     pub max_batch: u32,
+    /// LoRA adapters that requests may choose; empty unless ready.
+    pub adapters: Vec<Adapter>,
+}
+
+/// A LoRA adapter of a deployment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// The name that requests choose it by.
+    pub name: String,
+    /// Whether it is merged into the weights: requests that choose none have it.
+    pub is_default: bool,
+    /// How strong it is where a request does not say: 1 as it was trained.
+    pub scale: f32,
+    /// The largest rank of its updates.
+    pub rank: u32,
+    /// Bytes of its factors.
+    pub bytes: u64,
+    /// The stages that it updates, and how many layers of each.
+    pub stages: Vec<(Stage, u32)>,
 }
 
 /// Whether a deployment can be used.
@@ -163,7 +182,16 @@ impl From<v1::Deployment> for Deployment {
             limits: wire.limits.map(EditLimits::from).unwrap_or_default(),
             templates: wire.templates,
             max_batch: wire.max_batch,
+            adapters: wire.adapters.into_iter().map(Adapter::from).collect(),
         }
+    }
+}
+
+impl From<v1::Adapter> for Adapter {
+    fn from(wire: v1::Adapter) -> Self {
+        let v1::Adapter { name, is_default, scale, rank, bytes, stages } = wire;
+        let stages = stages.into_iter().map(|adapted| (adapted.stage().into(), adapted.layers)).collect();
+        Self { name, is_default, scale, rank, bytes, stages }
     }
 }
 

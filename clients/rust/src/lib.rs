@@ -31,7 +31,8 @@ pub use compare::{
     LatentDifference, PixelDifference,
 };
 pub use deployment::{
-    DeployedStage, Deployment, DeploymentState, EditDefaults, EditLimits, Pipeline, UnavailablePlacement,
+    Adapter, DeployedStage, Deployment, DeploymentState, EditDefaults, EditLimits, Pipeline,
+    UnavailablePlacement,
 };
 pub use error::{Error, FieldViolation, Rejection, Result};
 pub use event::{Edited, Event, Preview, Stage, StageTiming, Timings};

@@ -50,6 +50,10 @@ pub struct EditOptions {
     pub priority: Option<Priority>,
     /// On whose account the edit is made; `None` is the host that it comes from.
     pub caller: Option<String>,
+    /// The LoRA adapter; `None` is the deployment's default one, `"none"` no adapter.
+    pub adapter: Option<String>,
+    /// How strong the adapter is: 1 as it was trained; `None` as the deployment says.
+    pub adapter_scale: Option<f32>,
 }
 
 /// How urgent an edit is.
@@ -223,6 +227,8 @@ impl From<EditOptions> for v1::EditOptions {
             }
             .into(),
             caller: options.caller.unwrap_or_default(),
+            adapter: options.adapter,
+            adapter_scale: options.adapter_scale,
             replay: options.replay.map(|replay| v1::Replay {
                 initial_latents: replay.initial_latents.map(Into::into),
                 step_noise: replay.step_noise.into_iter().map(Into::into).collect(),

@@ -43,6 +43,14 @@ impl<V> BoundedLru<V> {
         self.entries.put(key, Entry { value, bytes });
     }
 
+    /// Keeps only these.
+    pub(crate) fn retain(&mut self, wanted: impl Fn(&V) -> bool) {
+        let unwanted = self.entries.iter().filter(|(_, entry)| !wanted(&entry.value)).map(|(key, _)| *key);
+        for key in unwanted.collect::<Vec<_>>() {
+            self.bytes -= self.entries.pop(&key).map_or(0, |entry| entry.bytes);
+        }
+    }
+
     /// How many values there are.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
@@ -78,6 +86,16 @@ mod tests {
         assert_eq!(lru.get(&key(0)), Some(&0));
         lru.put(key(3), 3, 15);
         assert_eq!(kept(&lru), [0, 3]);
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_makes_room() {
+        let mut lru = BoundedLru::new(30);
+        for number in 0..3 {
+            lru.put(key(number), number, 10);
+        }
+        lru.retain(|number| *number == 1);
+        assert_eq!((kept(&lru), lru.bytes()), (vec![1], 10));
     }
 
     #[test]

@@ -2,19 +2,20 @@
 
 use crate::engine::{Engine, Padding, Result};
 use crate::model::Activation;
-use crate::weights::{self, Weights};
+use crate::weights::{self, LowRank, Weights};
 
-/// `x · weightᵀ + bias`.
+/// `x · weightᵀ + bias`, and what low-rank updates add.
 pub(crate) struct Linear<T> {
     weight: T,
     bias: Option<T>,
+    updates: Vec<LowRank<T>>,
 }
 
 impl<T> Linear<T> {
     /// `[…, inputs]` → `[…, outputs]`.
     pub(crate) fn load(weights: &Weights<'_, T>, inputs: usize, outputs: usize) -> weights::Result<Self> {
         let bias = Some(weights.tensor("bias", &[outputs])?);
-        Ok(Self { weight: weights.tensor("weight", &[outputs, inputs])?, bias })
+        Ok(Self { bias, ..Self::load_unbiased(weights, inputs, outputs)? })
     }
 
     /// The same without a bias.
@@ -23,20 +24,24 @@ impl<T> Linear<T> {
         inputs: usize,
         outputs: usize,
     ) -> weights::Result<Self> {
-        Ok(Self { weight: weights.tensor("weight", &[outputs, inputs])?, bias: None })
+        let shape = [outputs, inputs];
+        let weight = weights.tensor("weight", &shape)?;
+        Ok(Self { weight, bias: None, updates: weights.updates("weight", &shape) })
     }
 
     pub(crate) fn forward<E: Engine<Tensor = T>>(&self, e: &E, x: &T) -> Result<T> {
-        e.linear(x, &self.weight, self.bias.as_ref())
+        let y = e.linear(x, &self.weight, self.bias.as_ref())?;
+        self.updates.iter().try_fold(y, |y, update| e.add(&y, &update.linear(e, x)?))
     }
 }
 
-/// A convolution with a square kernel.
+/// A convolution with a square kernel, and what low-rank updates add.
 pub(crate) struct Conv2d<T> {
     weight: T,
     bias: Option<T>,
     stride: usize,
     padding: Padding,
+    updates: Vec<LowRank<T>>,
 }
 
 impl<T> Conv2d<T> {
@@ -59,8 +64,9 @@ impl<T> Conv2d<T> {
         stride: usize,
         padding: Padding,
     ) -> weights::Result<Self> {
-        let weight = weights.tensor("weight", &[outputs, inputs, kernel, kernel])?;
-        Ok(Self { weight, bias: Some(weights.tensor("bias", &[outputs])?), stride, padding })
+        let shape = [outputs, inputs, kernel, kernel];
+        let (weight, bias) = (weights.tensor("weight", &shape)?, Some(weights.tensor("bias", &[outputs])?));
+        Ok(Self { weight, bias, stride, padding, updates: weights.updates("weight", &shape) })
     }
 
     /// A convolution that cuts the picture into patches, without bias.
@@ -70,12 +76,15 @@ impl<T> Conv2d<T> {
         outputs: usize,
         patch: usize,
     ) -> weights::Result<Self> {
-        let weight = weights.tensor("weight", &[outputs, inputs, patch, patch])?;
-        Ok(Self { weight, bias: None, stride: patch, padding: Padding::all(0) })
+        let shape = [outputs, inputs, patch, patch];
+        let (weight, updates) = (weights.tensor("weight", &shape)?, weights.updates("weight", &shape));
+        Ok(Self { weight, bias: None, stride: patch, padding: Padding::all(0), updates })
     }
 
     pub(crate) fn forward<E: Engine<Tensor = T>>(&self, e: &E, x: &T) -> Result<T> {
-        e.conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)
+        let y = e.conv2d(x, &self.weight, self.bias.as_ref(), self.stride, self.padding)?;
+        let add = |y: T, update: &LowRank<T>| e.add(&y, &update.conv2d(e, x, self.stride, self.padding)?);
+        self.updates.iter().try_fold(y, add)
     }
 }
 

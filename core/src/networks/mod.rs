@@ -37,6 +37,11 @@ pub fn manifest(config: &NetworkConfig) -> Result<Vec<(String, Vec<usize>)>> {
     Manifest::of(|weights| Network::load(weights, config))
 }
 
+/// Names and shapes of the weights of a network's linear and convolutional layers.
+pub fn updatable(config: &NetworkConfig) -> Result<Vec<(String, Vec<usize>)>> {
+    Manifest::updatable(|weights| Network::load(weights, config))
+}
+
 /// Pseudo-random parameters of a network, in memory: see [`RandomWeights`].
 pub fn random_weights(config: &NetworkConfig, precision: Precision, seed: u64) -> Result<WeightFile> {
     RandomWeights::new(&manifest(config)?, precision, seed)?.freeze()

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use ndarray::ArrayD;
 
+use super::adapted;
+use crate::adapter::Strength;
 use crate::cache::{Key, KeyBuilder, StageCache};
 use crate::decoding::{DecodingOptions, ImageTokens};
 use crate::model::ModelConfig;
@@ -33,6 +35,13 @@ pub(super) struct Caching {
 }
 
 impl Caching {
+    /// Of the same model with adapters.
+    pub(super) fn adapted(&self, added: &[Strength]) -> Self {
+        let of =
+            |(stage, identity): (&StageKind, &Key)| (*stage, adapted::identity(*stage, *identity, added));
+        Self { cache: self.cache.clone(), identities: self.identities.iter().map(of).collect() }
+    }
+
     /// The key of what a stage makes of its inputs in one run.
     pub(super) fn key(&self, stage: StageKind, inputs: &Tensors) -> Option<Key> {
         let identity = self.identities.get(&stage)?;

@@ -62,6 +62,8 @@ pub struct NextStep {
     pub size: (usize, usize),
     /// Whether the denoiser can do it together with steps of other edits; see [`Edit::step_together`].
     pub shareable: bool,
+    /// What updates the denoiser's layers; `None` if nothing does.
+    pub adapter: Option<Key>,
 }
 
 /// An edit in the making.
@@ -152,14 +154,14 @@ impl Edit {
             {
                 let (_, _, height, width) = denoise.denoising.latents().dim();
                 let shareable = self.model.required(StageKind::Denoiser).batches();
-                Some(NextStep { size: (height, width), shareable })
+                Some(NextStep { size: (height, width), shareable, adapter: self.model.adapted.denoiser() })
             }
             _ => None,
         }
     }
 
     /// Does the next denoising step of several edits in one run of the denoiser: what each of them did, in their order.
-    /// The edits are of one model, and the [`Edit::next_step`] of each is of the same size.
+    /// The edits are of one model, and the [`Edit::next_step`] of each is of the same size and adapter.
     ///
     /// # Errors
     ///

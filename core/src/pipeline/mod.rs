@@ -8,6 +8,7 @@
 //! A [`Model`] may be given a [`StageCache`](crate::cache::StageCache): what comes before the denoising loop is then
 //! computed once for all edits that need the same.
 
+mod adapted;
 mod caching;
 mod edit;
 mod language;

@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayD};
 
+use super::adapted::Adapted;
 use super::caching::{Caching, KEPT, identity};
 use super::prefix::Prefixes;
+use crate::adapter::{ADAPTED, AdapterChoice, Strength};
 use crate::cache::StageCache;
 use crate::model::{
     DirectoryError, InteractionConfig, LlamaConfig, ModelConfig, ModelDirectory, NetworkConfig,
@@ -49,13 +51,14 @@ pub enum ModelError {
 
 /// A model directory with all stages loaded; shared by all requests.
 pub struct Model {
-    config: ModelConfig,
+    config: Arc<ModelConfig>,
     stages: BTreeMap<StageKind, Arc<dyn Stage>>,
     pub(super) sizes: Sizes,
-    pub(super) clip_tokenizer: ClipTokenizer,
+    pub(super) clip_tokenizer: Arc<ClipTokenizer>,
     pub(super) family: Family,
     pub(super) caching: Option<Caching>,
     pub(super) prefixes: Option<Prefixes>,
+    pub(super) adapted: Adapted,
 }
 
 /// The tokenizers of a model.
@@ -67,14 +70,16 @@ pub struct Tokenizers {
 }
 
 /// What an edit needs to know of the networks.
+#[derive(Clone)]
 pub(super) struct Sizes {
     pub(super) text: TextConfig,
     pub(super) vae: VaeConfig,
 }
 
 /// What sets the pipelines apart.
+#[derive(Clone)]
 pub(super) enum Family {
-    SmartEdit(Box<SmartEdit>),
+    SmartEdit(Arc<SmartEdit>),
     InstructPix2Pix,
 }
 
@@ -116,6 +121,15 @@ impl Model {
     /// Loads a model directory; `load` turns each stage's network and weights into a stage on an engine.
     pub fn load(
         directory: &Path,
+        load: impl FnMut(&NetworkConfig, &WeightFile) -> Result<Arc<dyn Stage>, LoadError>,
+    ) -> Result<Self, ModelError> {
+        Self::load_adapted(directory, None, load)
+    }
+
+    /// The same with an adapter merged into the weights, which edits have that choose no other.
+    pub fn load_adapted(
+        directory: &Path,
+        merged: Option<Strength>,
         mut load: impl FnMut(&NetworkConfig, &WeightFile) -> Result<Arc<dyn Stage>, LoadError>,
     ) -> Result<Self, ModelError> {
         let directory = ModelDirectory::open(directory)?;
@@ -125,7 +139,10 @@ impl Model {
         let mut stages = BTreeMap::new();
         for (&kind, stage) in &config.stages {
             let weights = directory.stage_weights(kind).ok_or_else(|| lacks(kind))?;
-            let weights = weights.map_err(|source| LoadError::Weights { stage: kind, source })?;
+            let mut weights = weights.map_err(|source| LoadError::Weights { stage: kind, source })?;
+            if let Some(update) = merged.as_ref().and_then(|merged| merged.update(kind)) {
+                weights = weights.with_update(update);
+            }
             stages.insert(kind, load(&stage.network, &weights)?);
         }
 
@@ -136,7 +153,8 @@ impl Model {
         if let Some((tokens, rows)) = vocabularies(&config, &tokenizers) {
             agree("vocabulary", ("language model", rows), ("tokenizer", tokens))?;
         }
-        Self::assemble(config, tokenizers, stages)
+        let model = Self::assemble(config, tokenizers, stages)?;
+        Ok(Self { adapted: Adapted::beside(merged), ..model })
     }
 
     /// Puts loaded stages and tokenizers together, from wherever they come. The language model's vocabulary may
@@ -161,7 +179,7 @@ impl Model {
             (PipelineConfig::SmartEdit { prompt, .. }, Some(tokenizer)) => {
                 let ids = tokenizers.clip.encode("", sizes.text.max_positions)?;
                 let null_embeds = text_embeds(&stages, vec![ids])?;
-                Family::SmartEdit(Box::new(SmartEdit {
+                Family::SmartEdit(Arc::new(SmartEdit {
                     vision: vision(&config)?,
                     replies: Replies::new(prompt, &tokenizer)?,
                     tokenizer,
@@ -176,13 +194,14 @@ impl Model {
             (PipelineConfig::InstructPix2Pix { .. }, _) => Family::InstructPix2Pix,
         };
         Ok(Self {
-            config,
+            config: Arc::new(config),
             stages,
             sizes,
-            clip_tokenizer: tokenizers.clip,
+            clip_tokenizer: Arc::new(tokenizers.clip),
             family,
             caching: None,
             prefixes: None,
+            adapted: Adapted::default(),
         })
     }
 
@@ -201,6 +220,7 @@ impl Model {
         for stage in self.stages.values().map(|stage| stage.info()).filter(|info| KEPT.contains(&info.kind)) {
             let identity = identity(&self.config, stage, &options(stage.kind));
             let identity = identity.map_err(|source| ModelError::Identity { stage: stage.kind, source })?;
+            let identity = identity.map(|identity| self.adapted.identity(stage.kind, identity));
             identities.extend(identity.map(|identity| (stage.kind, identity)));
         }
         self.caching = Some(Caching { cache, identities });
@@ -239,7 +259,66 @@ impl Model {
 
     /// Checks a request and prepares its edit; runs no stage yet.
     pub fn edit(self: &Arc<Self>, request: EditRequest) -> Result<Edit, EditError> {
-        Edit::new(self.clone(), request)
+        let model = self.adapted(&request.options.adapter);
+        let model = model.map_err(|error| EditError::Adapter(Box::new(error)))?;
+        Edit::new(model, request)
+    }
+
+    /// The adapter that is merged into the weights.
+    pub fn merged_adapter(&self) -> Option<&Strength> {
+        self.adapted.merged()
+    }
+
+    /// Whether edits may choose this adapter: their stages can be had with updates.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Fixed`] with the stage that cannot.
+    pub fn can_adapt(&self, choice: &AdapterChoice) -> Result<(), LoadError> {
+        for added in choice.beside(self.adapted.merged()) {
+            for (kind, _) in added.adapter.stages() {
+                if let Some(stage) = self.stages.get(&kind).filter(|stage| !stage.updates()) {
+                    return Err(LoadError::Fixed { engine: stage.info().engine, stage: kind });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The model as an adapter makes it: all else, weights included, is shared with this one. As long as one is in use
+    /// it is handed out again.
+    ///
+    /// # Errors
+    ///
+    /// A stage cannot be had with updates.
+    pub fn adapted(self: &Arc<Self>, choice: &AdapterChoice) -> Result<Arc<Self>, LoadError> {
+        let added = choice.beside(self.adapted.merged());
+        if added.is_empty() {
+            return Ok(self.clone());
+        }
+        self.adapted.get_or_make(&added, || {
+            let mut stages = self.stages.clone();
+            for kind in ADAPTED {
+                let updates: Vec<_> = added.iter().filter_map(|added| added.update(kind)).collect();
+                if let Some(stage) = stages.get_mut(&kind).filter(|_| !updates.is_empty()) {
+                    *stage = stage.updated(&updates)?;
+                }
+            }
+            let adapts_language = added.iter().any(|added| added.update(StageKind::LanguageModel).is_some());
+            Ok(Arc::new(Self {
+                config: self.config.clone(),
+                stages,
+                sizes: self.sizes.clone(),
+                clip_tokenizer: self.clip_tokenizer.clone(),
+                family: self.family.clone(),
+                caching: self.caching.as_ref().map(|caching| caching.adapted(&added)),
+                prefixes: self.prefixes.as_ref().map(|prefixes| match adapts_language {
+                    true => prefixes.of_another(),
+                    false => prefixes.shared(),
+                }),
+                adapted: Adapted::of(&added),
+            }))
+        })
     }
 
     /// A stage of which [`Model::load`] made sure that it is there.

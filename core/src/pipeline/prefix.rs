@@ -6,7 +6,8 @@
 //! very calls that it replaces, so that an edit does not depend on those before it.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ndarray::ArrayD;
 
@@ -18,10 +19,37 @@ use crate::stage::Session;
 use crate::tensor::Tensors;
 use crate::text::PromptTokens;
 
-/// Sessions of a language model that have been fed beginnings of prompts.
+/// Sessions of a language model that have been fed beginnings of prompts. What it has kept goes with it.
 pub(super) struct Prefixes {
-    sessions: Mutex<BoundedLru<Box<dyn Session>>>,
+    kept: Arc<Kept>,
+    /// Tells the language model from its adapted ones, which keep theirs in the same place.
+    owner: Option<Arc<Owner>>,
+}
+
+/// Of a language model and all its adapted ones, within a number of bytes.
+struct Kept {
+    sessions: Mutex<Sessions>,
     bytes_per_position: usize,
+}
+
+/// Sessions, and whose they are.
+type Sessions = BoundedLru<(Option<u64>, Box<dyn Session>)>;
+
+struct Owner {
+    id: u64,
+    kept: Arc<Kept>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        self.kept.lock().retain(|(owner, _)| *owner != Some(self.id));
+    }
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A part of a prompt's beginning.
@@ -50,17 +78,35 @@ impl Prefixes {
             Precision::F32 => 4,
             Precision::Bf16 | Precision::F16 => 2,
         };
-        Self {
+        let kept = Kept {
             sessions: Mutex::new(BoundedLru::new(max_bytes)),
             bytes_per_position: 2 * config.num_layers * config.hidden_size * element,
-        }
+        };
+        Self { kept: Arc::new(kept), owner: None }
+    }
+
+    /// Of the same language model.
+    pub(super) fn shared(&self) -> Self {
+        Self { kept: self.kept.clone(), owner: self.owner.clone() }
+    }
+
+    /// Of an adapted language model.
+    pub(super) fn of_another(&self) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let owner = Owner { id: NEXT.fetch_add(1, Ordering::Relaxed), kept: self.kept.clone() };
+        Self { kept: self.kept.clone(), owner: Some(Arc::new(owner)) }
+    }
+
+    fn owner(&self) -> Option<u64> {
+        self.owner.as_ref().map(|owner| owner.id)
     }
 
     /// A session that has been fed as much of the beginning as one has ever been; takes those parts out.
     pub(super) fn resume(&self, beginning: &mut VecDeque<Part>) -> Option<Box<dyn Session>> {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.kept.lock();
         for index in (0..beginning.len()).rev() {
-            if let Some(session) = sessions.get(&beginning[index].key).and_then(|session| session.fork()) {
+            let found = sessions.get(&self.key(&beginning[index]));
+            if let Some(session) = found.and_then(|(_, session)| session.fork()) {
                 beginning.drain(..=index);
                 return Some(session);
             }
@@ -71,8 +117,15 @@ impl Prefixes {
     /// Keeps a session that has been fed a part and all parts before it, and nothing else.
     pub(super) fn keep(&self, part: &Part, session: &dyn Session) {
         if let Some(session) = session.fork() {
-            let bytes = part.end * self.bytes_per_position;
-            self.sessions.lock().unwrap_or_else(PoisonError::into_inner).put(part.key, session, bytes);
+            let bytes = part.end * self.kept.bytes_per_position;
+            self.kept.lock().put(self.key(part), (self.owner(), session), bytes);
+        }
+    }
+
+    fn key(&self, part: &Part) -> Key {
+        match self.owner() {
+            Some(owner) => KeyBuilder::new("adapted").number(owner).key(part.key).finish(),
+            None => part.key,
         }
     }
 }

@@ -4,13 +4,14 @@ use image::RgbImage;
 use ndarray::Array4;
 
 use super::model::{Family, Model, SmartEdit};
+use crate::adapter::AdapterChoice;
 use crate::decoding::{DecodingOptions, ImageTokens};
 use crate::diffusion::{
     Denoising, DiffusionError, Guidance, NoiseSource, RecordedNoise, Schedule, SeededNoise, TorchNoise,
 };
 use crate::model::{SchedulerKind, VaeConfig};
 use crate::picture::{self, PictureError, Resize};
-use crate::stage::{StageError, StageKind};
+use crate::stage::{LoadError, StageError, StageKind};
 use crate::text::{Prompt, PromptTokens, TextError};
 
 /// A picture and what to change in it.
@@ -57,6 +58,8 @@ pub struct EditOptions {
     pub step_noise: Option<Vec<Array4<f32>>>,
     /// Whether every stage is computed, though its result be kept from before; what is computed is not kept.
     pub no_cache: bool,
+    /// The adapter that is applied.
+    pub adapter: AdapterChoice,
 }
 
 /// A generator of noise.
@@ -254,6 +257,9 @@ pub enum EditError {
     /// The denoising loop cannot begin or go on.
     #[error(transparent)]
     Diffusion(#[from] DiffusionError),
+    /// The model cannot be had with the adapter.
+    #[error("options.adapter: {0}")]
+    Adapter(#[source] Box<LoadError>),
     /// A stage failed.
     #[error(transparent)]
     Stage(#[from] StageError),

@@ -28,7 +28,7 @@ use crate::engine::Engine;
 use crate::model::NetworkConfig;
 use crate::stage::{LoadError, Session, Stage, StageError, StageInfo, StageKind};
 use crate::tensor::Tensors;
-use crate::weights::{EngineWeights, WeightFile, Weights};
+use crate::weights::{Update, WeightFile};
 
 /// Loads the network that `config` describes onto an engine. `info` is what the stage reports of itself.
 pub fn load<E: Engine + 'static>(
@@ -37,12 +37,9 @@ pub fn load<E: Engine + 'static>(
     file: &WeightFile,
     info: StageInfo,
 ) -> Result<Arc<dyn Stage>, LoadError> {
-    let network = {
-        let source = EngineWeights::new(engine.as_ref(), file);
-        Network::load(&Weights::root(&source), config)
-    };
-    let network = network.map_err(|source| LoadError::Weights { stage: config.kind(), source })?;
-    Ok(place(EngineExecutor::new(engine, network), config, info))
+    let executor = EngineExecutor::load(engine, config, file);
+    let executor = executor.map_err(|source| LoadError::Weights { stage: config.kind(), source })?;
+    Ok(place(executor, config, info))
 }
 
 /// Makes a stage of a network of `config` that is ready to be called.
@@ -59,7 +56,7 @@ pub fn place<X: Executor>(executor: X, config: &NetworkConfig, info: StageInfo) 
 }
 
 fn placed<X: Executor, L: Logic<X>>(executor: X, logic: L, info: StageInfo) -> Arc<dyn Stage> {
-    Arc::new(ExecutorStage { loaded: Arc::new(Loaded { executor, logic }), info })
+    Arc::new(ExecutorStage { loaded: Arc::new(Loaded { executor, logic: Arc::new(logic) }), info })
 }
 
 /// What a session of a stage does with its inputs.
@@ -91,7 +88,7 @@ trait Logic<X: Executor>: Send + Sync + 'static {
 
 struct Loaded<X, L> {
     executor: X,
-    logic: L,
+    logic: Arc<L>,
 }
 
 struct ExecutorStage<X, L> {
@@ -132,6 +129,20 @@ impl<X: Executor, L: Logic<X>> Stage for ExecutorStage<X, L> {
         let calls: Vec<_> =
             inputs.iter().map(|inputs| Call::new(&self.loaded.executor, stage, inputs)).collect();
         self.loaded.logic.run_together(&mut states, &calls)
+    }
+
+    fn updates(&self) -> bool {
+        self.loaded.executor.updates()
+    }
+
+    fn updated(&self, updates: &[Update]) -> Result<Arc<dyn Stage>, LoadError> {
+        let StageInfo { kind: stage, engine, .. } = self.info;
+        let Some(executor) = self.loaded.executor.updated(updates) else {
+            return Err(LoadError::Fixed { engine, stage });
+        };
+        let executor = executor.map_err(|source| LoadError::Weights { stage, source })?;
+        let loaded = Arc::new(Loaded { executor, logic: self.loaded.logic.clone() });
+        Ok(Arc::new(Self { loaded, info: self.info.clone() }))
     }
 }
 

@@ -82,7 +82,7 @@ impl RandomWeights {
     pub fn freeze(self) -> Result<WeightFile> {
         let bytes = self.map.len();
         let map = self.map.make_read_only().map_err(|source| no_memory(bytes, source))?;
-        Ok(WeightFile { path: PathBuf::from(NAME), map: Arc::new(map), index: self.index })
+        Ok(WeightFile { path: PathBuf::from(NAME), map: Arc::new(map), index: self.index, update: None })
     }
 
     /// The bytes of a row of a table.

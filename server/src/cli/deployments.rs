@@ -1,7 +1,7 @@
 //! `smartedit deployments`.
 
 use clap::Args;
-use smartedit_client::{DeployedStage, Deployment, DeploymentState, UnavailablePlacement};
+use smartedit_client::{Adapter, DeployedStage, Deployment, DeploymentState, UnavailablePlacement};
 
 use super::connection::Connection;
 use super::{CliError, print, runtime};
@@ -38,6 +38,7 @@ pub(super) fn describe(deployment: &Deployment) -> String {
     let version = if deployment.is_current { String::new() } else { format!("@{}", deployment.version) };
     let mut text = format!("{}{version}{default}: {state}; {load}\n", deployment.name);
     deployment.stages.iter().for_each(|stage| text += &describe_stage(stage));
+    deployment.adapters.iter().for_each(|adapter| text += &describe_adapter(adapter));
     text
 }
 
@@ -57,4 +58,14 @@ fn describe_stage(stage: &DeployedStage) -> String {
         text += &format!("  {:<15} instead of {engine} on {device}: {reason}\n", "");
     }
     text
+}
+
+/// A LoRA adapter and what it updates.
+fn describe_adapter(adapter: &Adapter) -> String {
+    let Adapter { name, is_default, scale, rank, bytes, stages } = adapter;
+    let default = if *is_default { " (merged)" } else { "" };
+    let stages: Vec<String> =
+        stages.iter().map(|(stage, layers)| format!("{layers} layers of {stage}")).collect();
+    let size = *bytes as f64 / f64::from(1 << 20);
+    format!("  adapter {name}{default}: scale {scale}, rank {rank}, {}, {size:.1} MiB\n", stages.join(", "))
 }

@@ -53,7 +53,9 @@ impl Local {
 
     /// Starts it on a loopback port and waits until these deployments are ready; an empty name is the default one.
     pub(super) async fn start(self, deployments: &[String]) -> Result<SocketAddr, CliError> {
-        let loader = Arc::new(EngineLoader::new(self.engines, &self.config.cache));
+        let loader = Arc::new(
+            EngineLoader::new(self.engines, &self.config.cache).with_adapters(&self.config.adapters),
+        );
         let server = Server::bind_with(self.config, loader).await.map_err(CliError::failed)?;
         let address = server.local_addr();
         let ready: Vec<_> = deployments.iter().map(|name| server.ready(name)).collect();

@@ -42,6 +42,12 @@ pub(super) struct Options {
     /// What the picture should not show (InstructPix2Pix models)
     #[arg(long, value_name = "TEXT")]
     negative_prompt: Option<String>,
+    /// LoRA adapter of the deployment; none: no adapter [default: the deployment's]
+    #[arg(long, value_name = "NAME")]
+    adapter: Option<String>,
+    /// How strong the adapter is, 1 as it was trained [default: the deployment's]
+    #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+    adapter_scale: Option<f32>,
     /// Compute every stage, though its result be kept from an earlier request
     #[arg(long)]
     no_cache: bool,
@@ -96,6 +102,8 @@ impl Options {
             temperature: self.temperature,
             template: self.template,
             negative_prompt: self.negative_prompt.clone(),
+            adapter: self.adapter.clone(),
+            adapter_scale: self.adapter_scale,
             exif_orientation: self.ignore_orientation.then_some(client::ExifOrientation::Ignore),
             alpha_mode: self.drop_alpha.then_some(client::AlphaMode::Drop),
             no_cache: self.no_cache,

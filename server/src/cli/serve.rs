@@ -74,7 +74,7 @@ impl Serve {
     async fn serve(self, config: Config, engines: Engines) -> Result<(), CliError> {
         // Before the address is bound: whoever sees it can rely on signals being heard.
         let mut signals = Signals::listen()?;
-        let loader = Arc::new(EngineLoader::new(engines, &config.cache));
+        let loader = Arc::new(EngineLoader::new(engines, &config.cache).with_adapters(&config.adapters));
         let server = Server::bind_with(config, loader).await.map_err(CliError::failed)?;
         let server = server.with_source(move || Ok(self.read().map_err(|error| error.to_string())?.0.config));
         tracing::info!(address = %server.local_addr(), http = server.http_addr().map(tracing::field::display), "listening");

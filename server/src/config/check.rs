@@ -5,6 +5,7 @@ use std::time::Duration;
 use smartedit_core::model::ModelDirectory;
 use smartedit_core::stage::{LoadError, StageKind};
 
+use super::adapters::check_adapters_of;
 use super::{Candidate, Config, ConfigError, DeploymentConfig, Loaded, Placement, Problems};
 use crate::engines::Engines;
 use crate::security::Security;
@@ -72,6 +73,7 @@ impl Config {
             problems.add("drain.delay_seconds", format!("{delay} is no number of seconds"));
         }
         self.check_default(&mut problems);
+        self.check_adapters(&mut problems);
         for (name, deployment) in &self.deployments {
             check_deployment(name, deployment, engines, &mut problems);
         }
@@ -210,6 +212,7 @@ pub(crate) fn check_deployment(
         }
     }
     check_candidates(name, config, &stages, engines, problems);
+    check_adapters_of(name, config, problems);
 }
 
 fn check_threads(table: &str, threads: Option<usize>, problems: &mut Problems) {
@@ -372,6 +375,22 @@ mod tests {
     fn several_deployments_need_a_default() {
         let complaints = complaints("[deployments.a]\nmodel = \"m\"\n[deployments.b]\nmodel = \"m\"\n");
         one_has(&complaints, &["default_deployment", "several"]);
+    }
+
+    #[test]
+    fn adapters_that_cannot_be() {
+        let complaints = complaints(
+            "[adapters]\nmax_count = 1\ndirectory = \"nowhere\"\n\
+             [deployments.a]\nmodel = \"m\"\ndefault_adapter = \"x\"\n\
+             [deployments.a.adapters.none]\npath = \"lora.safetensors\"\n\
+             [deployments.a.adapters.b]\npath = \"/\"\nscale = 17.0\n",
+        );
+        one_has(&complaints, &["smartedit.toml:3: adapters.directory", "nowhere"]);
+        one_has(&complaints, &["deployments.a.adapters", "are 2", "allows 1"]);
+        one_has(&complaints, &["smartedit.toml:6: deployments.a.default_adapter", "`x`"]);
+        one_has(&complaints, &["deployments.a.adapters.none", "want no adapter"]);
+        one_has(&complaints, &["smartedit.toml:8: deployments.a.adapters.none.path", "lora.safetensors"]);
+        one_has(&complaints, &["smartedit.toml:11: deployments.a.adapters.b.scale", "17"]);
     }
 
     #[test]

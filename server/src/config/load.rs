@@ -94,6 +94,7 @@ impl Override {
                 "telemetry",
                 "drain",
                 "admin",
+                "adapters",
                 "deployments",
             ]
             .contains(&root)
@@ -152,6 +153,10 @@ fn read(path: &Path) -> Result<(Table, Origins), ConfigError> {
     if let Some(Value::Table(deployments)) = table.get_mut("deployments") {
         deployments.iter_mut().for_each(|(_, deployment)| rebase(deployment, directory));
     }
+    if let Some(Value::String(path)) = table.get_mut("adapters").and_then(|value| value.get_mut("directory"))
+    {
+        *path = directory.join(&*path).to_string_lossy().into_owned();
+    }
     Ok((table, Origins::of_file(&path.display().to_string(), &text)))
 }
 
@@ -167,14 +172,15 @@ fn rebase_key(table: &mut Table, key: &str, directory: &Path) {
     }
 }
 
-/// Makes the paths of a deployment relative to a directory: its `model`, and the `file` of stages and alternatives.
+/// Makes the paths of a deployment relative to a directory: its `model`, the `file` of stages and alternatives, and
+/// the `path` of adapters.
 fn rebase(value: &mut Value, directory: &Path) {
     match value {
         Value::Array(values) => values.iter_mut().for_each(|value| rebase(value, directory)),
         Value::Table(table) => {
             for (key, value) in table.iter_mut() {
                 match (key.as_str(), value) {
-                    ("model" | "file", Value::String(path)) => {
+                    ("model" | "file" | "path", Value::String(path)) => {
                         *path = directory.join(&*path).to_string_lossy().into_owned();
                     }
                     // Names of tensors and of providers' options, which no path stands in.
@@ -282,9 +288,12 @@ mod tests {
         let (directory, path) = file(
             "[deployments.a]\nmodel = \"m\"\n\
              [deployments.a.stages.denoiser]\nfile = \"unet.onnx\"\ninputs = { file = \"x\" }\n\
-             fallback = [{ engine = \"torch\", file = \"/unet.pt\" }, { file = \"small.onnx\" }]\n",
+             fallback = [{ engine = \"torch\", file = \"/unet.pt\" }, { file = \"small.onnx\" }]\n\
+             [deployments.a.adapters.model]\npath = \"x\"\n[adapters]\ndirectory = \"loras\"\n",
         );
         let config = load(Some(&path), &[]).unwrap().config;
+        assert_eq!(config.deployments["a"].adapters["model"].path, directory.path().join("x"));
+        assert_eq!(config.adapters.directory, Some(directory.path().join("loras")));
         let stage = &config.deployments["a"].stages[&smartedit_core::stage::StageKind::Denoiser];
         assert_eq!(stage.file.as_deref(), Some(directory.path().join("unet.onnx").as_path()));
         assert_eq!(stage.inputs.as_ref().unwrap()["file"], "x");

@@ -1,5 +1,6 @@
 //! The server's configuration: a TOML file, overridden by the environment, overridden by flags.
 
+mod adapters;
 mod admin;
 mod auth;
 mod check;
@@ -22,6 +23,8 @@ use serde::Deserialize;
 use smartedit_core::engine::Precision;
 use smartedit_core::stage::{GraphOptimization, StageKind, StageOptions};
 
+pub use adapters::{AdapterConfig, AdaptersConfig, MAX_ADAPTER_SCALE, NO_ADAPTER};
+pub(crate) use adapters::{check_adapter_name, check_adapter_scale};
 pub use admin::AdminConfig;
 pub use auth::{AuthConfig, CallerLimits, JwtAlgorithm, JwtConfig, KeyConfig, Open, Permission};
 pub(crate) use check::check_deployment;
@@ -67,6 +70,8 @@ pub struct Config {
     pub admin: AdminConfig,
     /// What engines need, whatever they compute.
     pub engines: EnginesConfig,
+    /// What bounds the LoRA adapters of a deployment.
+    pub adapters: AdaptersConfig,
     /// The deployments by name.
     pub deployments: BTreeMap<String, DeploymentConfig>,
 }
@@ -225,6 +230,12 @@ pub struct DeploymentConfig {
     /// What single stages have different.
     #[serde(default)]
     pub stages: BTreeMap<StageKind, Placement>,
+    /// LoRA adapters by the name that requests choose them by.
+    #[serde(default)]
+    pub adapters: BTreeMap<String, AdapterConfig>,
+    /// The adapter that is merged into the weights, for requests that choose none.
+    #[serde(default)]
+    pub default_adapter: Option<String>,
 }
 
 fn default_engine() -> String {
@@ -267,6 +278,8 @@ impl DeploymentConfig {
             concurrency: None,
             warm_up: default_warm_up(),
             stages: BTreeMap::new(),
+            adapters: BTreeMap::new(),
+            default_adapter: None,
         }
     }
 
@@ -316,6 +329,7 @@ impl Default for Config {
             drain: Drain::default(),
             admin: AdminConfig::default(),
             engines: EnginesConfig::default(),
+            adapters: AdaptersConfig::default(),
             deployments: BTreeMap::new(),
         }
     }

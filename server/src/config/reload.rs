@@ -22,6 +22,7 @@ impl Config {
             ("drain", self.drain != other.drain),
             ("admin", self.admin != other.admin),
             ("engines", self.engines != other.engines),
+            ("adapters", self.adapters != other.adapters),
         ];
         differs.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
     }

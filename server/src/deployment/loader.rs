@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use smartedit_core::cache::{StageCache, Usage};
-use smartedit_core::model::NetworkConfig;
+use smartedit_core::model::{ModelDirectory, NetworkConfig};
 use smartedit_core::pipeline::{Model, ModelError};
 use smartedit_core::stage::{Backend, LoadError, Stage, StageInfo, StageKind, StageOptions};
 use smartedit_core::weights::WeightFile;
 
+use super::adapters::{AdapterNotLoaded, Adapters, ReadAdapters};
 use super::placed::{PlacedModel, PlacedStage, Unavailable};
 use super::words::without_paths;
-use crate::config::{CacheConfig, Candidate, DeploymentConfig, Problems, check_deployment};
+use crate::config::{AdaptersConfig, CacheConfig, Candidate, DeploymentConfig, Problems, check_deployment};
 use crate::engines::Engines;
 use crate::work::Editor;
 
@@ -50,19 +51,33 @@ impl NotLoaded {
     }
 }
 
+impl From<AdapterNotLoaded> for NotLoaded {
+    fn from(error: AdapterNotLoaded) -> Self {
+        Self { public: error.to_string(), source: error.into() }
+    }
+}
+
 /// Loads stages on engines. All models share a cache of what stages make.
 pub struct EngineLoader {
     engines: Engines,
     /// `None` where nothing is kept.
     cache: Option<Arc<StageCache>>,
     max_prefix_bytes: usize,
+    adapters: AdaptersConfig,
 }
 
 impl EngineLoader {
     /// Loads stages on these engines, with a cache of its own.
     pub fn new(engines: Engines, config: &CacheConfig) -> Self {
         let cache = (config.max_bytes > 0).then(|| StageCache::new(config.max_bytes));
-        Self { engines, cache, max_prefix_bytes: config.max_prefix_bytes }
+        let adapters = AdaptersConfig::default();
+        Self { engines, cache, max_prefix_bytes: config.max_prefix_bytes, adapters }
+    }
+
+    /// The same with other bounds of adapters.
+    #[must_use]
+    pub fn with_adapters(self, adapters: &AdaptersConfig) -> Self {
+        Self { adapters: adapters.clone(), ..self }
     }
 }
 
@@ -72,8 +87,9 @@ impl Loader for EngineLoader {
         for kind in StageKind::ALL {
             ways.insert(kind, self.ways(config, kind)?);
         }
+        let adapters = self.read_adapters(config)?;
         let (mut stages, mut used) = (Vec::new(), BTreeMap::new());
-        let model = Model::load(&config.model, |network, weights| {
+        let model = Model::load_adapted(&config.model, adapters.merged(config), |network, weights| {
             let kind = network.kind();
             let (stage, placed, options) = place(network, weights, &ways[&kind])?;
             stages.push(placed);
@@ -88,7 +104,11 @@ impl Loader for EngineLoader {
             None => model,
         };
         match model {
-            Ok(model) => Ok(Arc::new(PlacedModel { model: Arc::new(model), stages })),
+            Ok(model) => {
+                let (model, default) = (Arc::new(model), config.default_adapter.clone());
+                let adapters = Adapters::new(model.clone(), self.adapters.clone(), default, adapters)?;
+                Ok(Arc::new(PlacedModel { model, stages, adapters }))
+            }
             // These words come from an engine: what is missing or does not fit, and how to get it.
             Err(
                 error @ ModelError::Stage(
@@ -118,6 +138,12 @@ impl Loader for EngineLoader {
 type Way = (Candidate, Arc<dyn Backend>);
 
 impl EngineLoader {
+    fn read_adapters(&self, config: &DeploymentConfig) -> Result<ReadAdapters, NotLoaded> {
+        let model = ModelDirectory::open(&config.model);
+        let model = model.map_err(|error| NotLoaded::internal(ModelError::from(error).into()))?;
+        Ok(ReadAdapters::read(config, &self.adapters, model.config())?)
+    }
+
     /// The ways to compute a stage, in order of preference.
     fn ways(&self, config: &DeploymentConfig, kind: StageKind) -> Result<Vec<Way>, NotLoaded> {
         let candidates = config.candidates(kind).into_iter();

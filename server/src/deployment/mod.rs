@@ -1,5 +1,6 @@
 //! Deployments: models, what computes them, and the workers and queue in front of them.
 
+mod adapters;
 mod change;
 mod lease;
 mod loader;
@@ -22,6 +23,7 @@ use crate::work::{Editor, Queue, Rules, work};
 
 use self::rules::rules;
 use self::warm_up::warm_up;
+pub use adapters::{AdapterInfo, AdapterNotLoaded, Adapters};
 pub use change::{Applied, Load, Others};
 pub use lease::Lease;
 pub use loader::{EngineLoader, Loader, NotLoaded};

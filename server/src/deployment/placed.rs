@@ -8,6 +8,7 @@ use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, Model};
 use smartedit_core::stage::{Stage, StageError, StageInfo, StageKind};
 
+use super::Adapters;
 use crate::config::Candidate;
 use crate::work::{Editing, Editor, StepsDone, step_together};
 
@@ -56,6 +57,7 @@ impl Unavailable {
 pub(super) struct PlacedModel {
     pub(super) model: Arc<Model>,
     pub(super) stages: Vec<PlacedStage>,
+    pub(super) adapters: Adapters,
 }
 
 impl Editor for PlacedModel {
@@ -69,6 +71,10 @@ impl Editor for PlacedModel {
 
     fn stage(&self, kind: StageKind) -> Option<Arc<dyn Stage>> {
         self.model.stage(kind).cloned()
+    }
+
+    fn adapters(&self) -> Option<&Adapters> {
+        Some(&self.adapters)
     }
 
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError> {

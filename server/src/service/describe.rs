@@ -7,7 +7,9 @@ use smartedit_proto::v1;
 use super::Service;
 use super::messages::{count, stage};
 use crate::config::Limits;
-use crate::deployment::{Deployment, PlacedStage, State, Unavailable, without_paths};
+use crate::deployment::{
+    AdapterInfo, Adapters, Deployment, PlacedStage, State, Unavailable, without_paths,
+};
 use crate::security::Access;
 
 impl Service {
@@ -39,6 +41,8 @@ impl Service {
                 description.set_state(v1::DeploymentState::Ready);
                 description.max_batch = count(deployment.max_batch(editor.as_ref()));
                 describe_model(&mut description, editor.config(), editor.stages());
+                let adapters = editor.adapters().map(Adapters::list).unwrap_or_default();
+                description.adapters = adapters.into_iter().map(adapter).collect();
             }
         }
         description
@@ -80,6 +84,21 @@ fn deployed_stage(placed: &PlacedStage) -> v1::DeployedStage {
         provider: info.provider.clone().unwrap_or_default(),
         threads: threads.map(|threads| count(threads.get())),
         unavailable: unavailable.iter().map(unavailable_placement).collect(),
+    }
+}
+
+/// An adapter as a message.
+pub(super) fn adapter(info: AdapterInfo) -> v1::Adapter {
+    let stages = info.stages.into_iter();
+    v1::Adapter {
+        name: info.name,
+        is_default: info.is_default,
+        scale: info.scale,
+        rank: count(info.rank),
+        bytes: info.bytes as u64,
+        stages: stages
+            .map(|(kind, layers)| v1::AdaptedStage { stage: stage(kind).into(), layers: count(layers) })
+            .collect(),
     }
 }
 

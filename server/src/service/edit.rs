@@ -103,7 +103,7 @@ impl Service {
     pub(super) fn prepare(&self, order: Order) -> Result<Prepared, Failure> {
         let deployment = self.lease(&order.deployment, &order.access)?;
         let editor = deployment.editor()?;
-        let checked = validate::check(order, &self.0.config.limits, editor.config())?;
+        let checked = validate::check(order, &self.0.config.limits, editor.config(), editor.adapters())?;
         Ok(Prepared { deployment, checked })
     }
 

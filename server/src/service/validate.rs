@@ -3,6 +3,7 @@
 mod size;
 mod tensor;
 
+use smartedit_core::adapter::AdapterChoice;
 use smartedit_core::model::{ModelConfig, PipelineConfig, SchedulerKind};
 use smartedit_core::picture::{Alpha, DecodeOptions, Format, Limits as PictureLimits};
 use smartedit_core::pipeline::{EditOptions, ImageTokens, NoiseKind};
@@ -10,7 +11,8 @@ use smartedit_proto::v1;
 
 use super::caller;
 use super::edit::Order;
-use crate::config::Limits;
+use crate::config::{Limits, NO_ADAPTER};
+use crate::deployment::Adapters;
 use crate::failure::{Failure, Violations};
 use crate::work::{Account, Output, Priority, Task};
 
@@ -36,7 +38,12 @@ pub(super) struct Checked {
 ///
 /// [`Failure::Invalid`] with every field that has a value that cannot be; [`Failure::Picture`] if the source file
 /// is the only thing at fault; [`Failure::Forbidden`] if the caller may not say on whose account it is.
-pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Result<Checked, Failure> {
+pub(super) fn check(
+    order: Order,
+    limits: &Limits,
+    model: &ModelConfig,
+    adapters: Option<&Adapters>,
+) -> Result<Checked, Failure> {
     let Order { image, instruction, options, access, .. } = order;
     let limits = &access.limits(limits);
     let mut check = Check { violations: Violations::default(), limits, model };
@@ -61,6 +68,7 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
     let interval = check.preview_interval(&options);
     let priority = check.priority(&options);
     let named = check.caller(&options);
+    let adapter = check.adapter(&options, adapters)?;
     let (initial_latents, step_noise) = check.replay(&options, steps, resize.size);
 
     let caller = match named {
@@ -94,6 +102,7 @@ pub(super) fn check(order: Order, limits: &Limits, model: &ModelConfig) -> Resul
         initial_latents,
         step_noise,
         no_cache: options.no_cache,
+        adapter,
     };
     let task =
         Task { image, reading, instruction, options: edit, preview_interval: interval, output, record: None };
@@ -242,6 +251,31 @@ impl Check<'_> {
             let message = "is for InstructPix2Pix models, the deployment's is a SmartEdit model";
             self.violations.add("options.negative_prompt", message);
         }
+    }
+
+    /// The adapter that is chosen. Where the model can have none, none can be named.
+    fn adapter(
+        &mut self,
+        options: &v1::EditOptions,
+        adapters: Option<&Adapters>,
+    ) -> Result<AdapterChoice, Failure> {
+        let (name, scale) = (options.adapter.as_deref(), options.adapter_scale);
+        let chosen = match adapters {
+            Some(adapters) => adapters.choose(name, scale),
+            None if name.is_none_or(|name| name.is_empty() || name == NO_ADAPTER) && scale.is_none() => {
+                Ok(AdapterChoice::Default)
+            }
+            None => {
+                Err(Failure::invalid("options.adapter", "cannot be chosen: the deployment has no adapters"))
+            }
+        };
+        chosen.or_else(|failure| match failure {
+            Failure::Invalid(violations) => {
+                violations.iter().for_each(|(field, message)| self.violations.add(field, message));
+                Ok(AdapterChoice::Default)
+            }
+            failure => Err(failure),
+        })
     }
 
     fn preview_interval(&mut self, options: &v1::EditOptions) -> usize {

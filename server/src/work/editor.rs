@@ -9,7 +9,7 @@ use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{Edit, EditError, EditRequest, NextStep, Progress};
 use smartedit_core::stage::{Stage, StageError, StageKind};
 
-use crate::deployment::PlacedStage;
+use crate::deployment::{Adapters, PlacedStage};
 
 /// A loaded model, shared by the workers of a deployment.
 pub trait Editor: Send + Sync {
@@ -22,11 +22,16 @@ pub trait Editor: Send + Sync {
     /// A stage, if it has one of this kind.
     fn stage(&self, kind: StageKind) -> Option<Arc<dyn Stage>>;
 
+    /// The adapters that requests may choose; `None` if it can have none.
+    fn adapters(&self) -> Option<&Adapters> {
+        None
+    }
+
     /// Checks a request and prepares its edit.
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError>;
 
     /// Does the next step of several edits of this model in one run: what each of them did, in their order. Only edits
-    /// whose steps are [shareable](NextStep::shareable), and of one size, are given.
+    /// whose steps are [shareable](NextStep::shareable), and of one size and adapter, are given.
     ///
     /// # Errors
     ///

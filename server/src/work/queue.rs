@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::conclude::conclude;
 use super::run::Run;
-use super::schedule::{Counters, Refusal, Rules, Schedule, Size, Task, Working};
+use super::schedule::{Counters, Group, Refusal, Rules, Schedule, Task, Working};
 use super::{Finished, Job, Progress};
 use crate::failure::Failure;
 
@@ -137,13 +137,13 @@ impl Queue {
     /// are handed out.
     pub(super) fn run_done(
         &self,
-        size: Option<Size>,
+        group: Option<Group>,
         edits: Vec<Working<Run>>,
         outcomes: Vec<Result<Option<Finished>, Failure>>,
         took: Option<Duration>,
     ) -> Vec<Over> {
         let mut state = self.lock();
-        state.schedule.run_done(size, &edits, took);
+        state.schedule.run_done(group, &edits, took);
         edits.into_iter().zip(outcomes).filter_map(|(edit, outcome)| state.put_back(edit, outcome)).collect()
     }
 

@@ -7,14 +7,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use image::RgbImage;
 use smartedit_core::picture::{Format, decode, encode};
-use smartedit_core::pipeline::{EditError, EditOutput, EditRequest, Progress as Core};
+use smartedit_core::pipeline::{EditError, EditOutput, EditRequest, NextStep, Progress as Core};
 use smartedit_core::stage::StageKind;
 use tokio::time::Instant;
 use tracing::Span;
 
 use super::clock::StageClock;
 use super::record::Recorder;
-use super::schedule::Need;
+use super::schedule::{Group, Need};
 use super::{Editing, Editor, Finished, Job, Output, Preview, Progress, Timings};
 use crate::failure::Failure;
 
@@ -107,7 +107,9 @@ impl Run {
     /// What is to be done next.
     pub(super) fn need(&self) -> Need {
         let step = self.edit.as_ref().and_then(|edit| edit.next_step()).filter(|_| self.preview.is_none());
-        step.map_or(Need::Unit, |step| Need::Step { size: step.shareable.then_some(step.size) })
+        step.map_or(Need::Unit, |NextStep { size, shareable, adapter }| Need::Step {
+            group: shareable.then_some(Group { size, adapter }),
+        })
     }
 
     /// The edit, to do a step in a run of so many.

@@ -276,7 +276,7 @@ impl Editing for Play {
     fn next_step(&self) -> Option<NextStep> {
         match self.acts.as_slice().first()? {
             Act::Report(Progress::Step { .. }) | Act::PanicAtStep => {
-                Some(NextStep { size: (1, 2), shareable: true })
+                Some(NextStep { size: (1, 2), shareable: true, adapter: None })
             }
             _ => None,
         }

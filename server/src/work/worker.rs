@@ -31,10 +31,10 @@ pub fn work(editor: &Arc<dyn Editor>, queue: &Queue, worker: usize) {
                 run.rest += started.elapsed();
                 queue.unit_done(working, outcome)
             }
-            Task::Run { size, mut edits } => {
+            Task::Run { group, mut edits } => {
                 let (outcomes, as_one) = steps(editor, &mut edits);
                 let took = (as_one && outcomes.iter().all(Result::is_ok)).then(|| started.elapsed());
-                queue.run_done(size, edits, outcomes, took)
+                queue.run_done(group, edits, outcomes, took)
             }
         };
         for (run, outcome) in over {

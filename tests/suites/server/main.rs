@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what helpers unwrap is part of the tests that call them")]
 
+mod adapters;
 mod caching;
 mod cancellation;
 mod compare;

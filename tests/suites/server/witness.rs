@@ -9,7 +9,7 @@ use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, NextStep, Progress};
 use smartedit_core::stage::{Stage, StageError, StageKind};
 use smartedit_server::config::{CacheConfig, DeploymentConfig};
-use smartedit_server::deployment::{EngineLoader, Loader, NotLoaded, PlacedStage};
+use smartedit_server::deployment::{Adapters, EngineLoader, Loader, NotLoaded, PlacedStage};
 use smartedit_server::engines::Engines;
 use smartedit_server::work::{Editing, Editor, StepsDone};
 use tokio::sync::watch;
@@ -98,6 +98,10 @@ impl Editor for Watched<Arc<dyn Editor>> {
 
     fn stage(&self, kind: StageKind) -> Option<Arc<dyn Stage>> {
         self.model.stage(kind)
+    }
+
+    fn adapters(&self) -> Option<&Adapters> {
+        self.model.adapters()
     }
 
     fn edit(self: Arc<Self>, request: EditRequest) -> Result<Box<dyn Editing>, EditError> {

@@ -25,6 +25,7 @@ from smartedit.comparisons import (
 )
 from smartedit.credentials import tls
 from smartedit.deployments import (
+    Adapter,
     Deployment,
     DeploymentState,
     EditDefaults,
@@ -72,6 +73,7 @@ from smartedit.pictures import Picture
 
 __all__ = [
     "Accepted",
+    "Adapter",
     "AlphaMode",
     "AsyncClient",
     "AsyncCompareStream",

@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias, cast, get_args
 from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 
 from smartedit.events import stage_name
-from smartedit.v1 import deployment_pb2, edit_pb2
+from smartedit.v1 import adapter_pb2, deployment_pb2, edit_pb2
 
 DeploymentState: TypeAlias = Literal["unspecified", "loading", "ready", "failed"]
 Pipeline: TypeAlias = Literal["unspecified", "smart_edit", "instruct_pix2pix"]
@@ -89,6 +89,24 @@ class EditLimits:
 
 
 @dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter of a deployment."""
+
+    name: str
+    """The name that requests choose it by."""
+    is_default: bool
+    """Whether it is merged into the weights: requests that choose none have it."""
+    scale: float
+    """How strong it is where a request does not say: 1 as it was trained."""
+    rank: int
+    """The largest rank of its updates."""
+    bytes: int
+    """Bytes of its factors."""
+    stages: tuple[tuple[str, int], ...]
+    """The stages that it updates, and how many layers of each."""
+
+
+@dataclass(frozen=True)
 class Deployment:
     """A model and the engines that compute its stages, under a name."""
 
@@ -124,6 +142,8 @@ class Deployment:
     """Prompt templates to choose from."""
     max_batch: int
     """Edits that share a run of the denoiser, at most; 0 unless ready."""
+    adapters: tuple[Adapter, ...]
+    """LoRA adapters that requests may choose; empty unless ready."""
 
 
 def deployment_from(message: deployment_pb2.Deployment) -> Deployment:
@@ -149,6 +169,18 @@ def deployment_from(message: deployment_pb2.Deployment) -> Deployment:
         ),
         templates=message.templates,
         max_batch=message.max_batch,
+        adapters=tuple(_adapter_from(adapter) for adapter in message.adapters),
+    )
+
+
+def _adapter_from(message: adapter_pb2.Adapter) -> Adapter:
+    return Adapter(
+        name=message.name,
+        is_default=message.is_default,
+        scale=message.scale,
+        rank=message.rank,
+        bytes=message.bytes,
+        stages=tuple((stage_name(adapted.stage), adapted.layers) for adapted in message.stages),
     )
 
 

@@ -76,6 +76,10 @@ class EditOptions(TypedDict, total=False):
     """How urgent the edit is; a `batch` takes what `interactive` edits leave. Default: `interactive`."""
     caller: str | None
     """On whose account the edit is made; callers have equal shares. Default: the host that it comes from."""
+    adapter: str | None
+    """The LoRA adapter; `none` is no adapter. Default: the deployment's default one."""
+    adapter_scale: float | None
+    """How strong the adapter is, 1 as it was trained. Default: as the deployment says."""
     initial_latents: Array | None
     """Noise of unit variance to start from, `[1, 4, height / 8, width / 8]`, instead of the seed's."""
     step_noise: Sequence[Array] | None

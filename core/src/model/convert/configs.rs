@@ -27,6 +27,11 @@ impl<'a> ConfigFile<'a> {
         Ok(Self { path, value: read_json(path)? })
     }
 
+    /// What has been read already; the path is for messages.
+    pub(super) fn of(path: &'a Path, value: Value) -> Self {
+        Self { path, value }
+    }
+
     /// The part of it under a key, or the whole if it has no such key.
     pub(super) fn part(mut self, key: &str) -> Self {
         if let Some(part) = self.value.get_mut(key).filter(|part| part.is_object()) {

@@ -11,10 +11,10 @@ use super::configs::ConfigFile;
 
 /// What `adapter_config.json` says.
 #[derive(Debug)]
-pub(super) struct Lora {
-    pub(super) rank: usize,
+pub(crate) struct Lora {
+    pub(crate) rank: usize,
     /// What the product of the two factors is multiplied with.
-    pub(super) scale: f32,
+    pub(crate) scale: f32,
     targets: Targets,
 }
 
@@ -29,6 +29,15 @@ enum Targets {
 impl Lora {
     /// Reads the configuration; also the notes it gives cause to.
     pub(super) fn read(path: &Path) -> Result<(Self, Vec<String>), Problem> {
+        Self::parse(&ConfigFile::read(path)?)
+    }
+
+    /// The same of what has been read already.
+    pub(crate) fn of(path: &Path, value: Value) -> Result<(Self, Vec<String>), Problem> {
+        Self::parse(&ConfigFile::of(path, value))
+    }
+
+    fn parse(file: &ConfigFile<'_>) -> Result<(Self, Vec<String>), Problem> {
         #[derive(Deserialize)]
         struct Json {
             r: usize,
@@ -39,7 +48,6 @@ impl Lora {
             #[serde(default)]
             fan_in_fan_out: bool,
         }
-        let file = ConfigFile::read(path)?;
         file.only(&[
             ("peft_type", json!("LORA")),
             ("bias", json!("none")),

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub use self::clip::ClipCheckpoint;
+pub(crate) use self::lora::Lora;
 use self::plan::{Findings, Plan};
 pub(super) use self::recipe::dtype_name;
 pub use self::report::{ConvertError, Dropped, Problem, Report, StageReport};

@@ -97,6 +97,8 @@ impl<'a> Parameters<'a> {
             no_cache: self.flag("no_cache"),
             priority: self.priority().into(),
             caller: self.text("caller").unwrap_or_default(),
+            adapter: self.text("adapter"),
+            adapter_scale: self.number("adapter_scale"),
         }
     }
 

@@ -42,7 +42,7 @@ fn smartedit_model() -> ModelConfig {
 
 /// The fields at fault.
 fn faults_of(order: Order, model: &ModelConfig) -> Vec<String> {
-    match check(order, &limits(), model) {
+    match check(order, &limits(), model, None) {
         Ok(_) => Vec::new(),
         Err(Failure::Invalid(violations)) => violations.iter().map(|(field, _)| field.to_owned()).collect(),
         Err(Failure::Picture(error)) => vec![format!("image: {error}")],
@@ -61,7 +61,7 @@ fn tensor(shape: &[u32]) -> v1::Tensor {
 
 #[test]
 fn defaults_are_valid() {
-    let checked = check(order(v1::EditOptions::default()), &limits(), &testing::config()).unwrap();
+    let checked = check(order(v1::EditOptions::default()), &limits(), &testing::config(), None).unwrap();
     assert_eq!(checked.task.options.steps, None);
     assert_eq!(checked.task.options.resize, None);
     assert!(!checked.keep);
@@ -69,7 +69,7 @@ fn defaults_are_valid() {
 
 #[test]
 fn an_edit_is_on_the_account_of_its_host_unless_it_names_a_caller() {
-    let account = |options| check(order(options), &limits(), &testing::config()).unwrap().account;
+    let account = |options| check(order(options), &limits(), &testing::config(), None).unwrap().account;
     let plain = account(v1::EditOptions::default());
     let expected = Account {
         caller: "host ::1".into(),
@@ -93,7 +93,7 @@ fn an_edit_is_on_the_account_of_its_host_unless_it_names_a_caller() {
 fn a_seed_is_chosen_where_none_is_given() {
     let seed = |seed| {
         let options = v1::EditOptions { seed, ..Default::default() };
-        let checked = check(order(options), &limits(), &testing::config()).unwrap();
+        let checked = check(order(options), &limits(), &testing::config(), None).unwrap();
         assert_eq!(checked.seed, checked.task.options.seed);
         checked.seed
     };
@@ -125,6 +125,8 @@ fn single_values() {
         (v1::EditOptions { exif_orientation: 77, ..Default::default() }, "options.exif_orientation"),
         (v1::EditOptions { alpha_mode: 77, ..Default::default() }, "options.alpha_mode"),
         (v1::EditOptions { template: Some(1), ..Default::default() }, "options.template"),
+        (v1::EditOptions { adapter: Some("x".to_owned()), ..Default::default() }, "options.adapter"),
+        (v1::EditOptions { adapter_scale: Some(1.0), ..Default::default() }, "options.adapter"),
         (v1::EditOptions { output_quality: Some(0), ..Default::default() }, "options.output_quality"),
         (v1::EditOptions { output_quality: Some(300), ..Default::default() }, "options.output_quality"),
         (v1::EditOptions { preview_interval: Some(101), ..Default::default() }, "options.preview_interval"),

@@ -117,6 +117,8 @@ impl Reading {
             "text_guidance" => options.text_guidance = number(violations, name, &text),
             "image_guidance" => options.image_guidance = number(violations, name, &text),
             "negative_prompt" => options.negative_prompt = Some(text),
+            "adapter" => options.adapter = Some(text),
+            "adapter_scale" => options.adapter_scale = number(violations, name, &text),
             // Names the end user for abuse reports; there are none.
             "user" => {}
             "mask" => violations.add(name, "cannot be given: the instruction says what to edit"),

@@ -1,8 +1,8 @@
 //! Who is worked on next: a state machine without I/O, threads or a clock of its own.
 //!
 //! Edits wait in a [fair line](mod@line) until there is a place among those at work. Those at work need units of work: a
-//! denoising step, or some unit of another stage. Denoising steps of latents of one size share a run of the denoiser,
-//! and who shares it is decided anew before every run. Among those at work the oldest comes first, so that an edit that
+//! denoising step, or some unit of another stage. Denoising steps of latents of one size and with one adapter share
+//! a run of the denoiser, and who shares it is decided anew before every run. Among those at work the oldest comes first, so that an edit that
 //! was begun is soon done and makes room; interactive ones come before those of batches, but for one run in nine.
 //!
 //! What an edit really is does not matter here: `T` is handed in, handed out, and put back.
@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use smartedit_core::cache::Key;
 use tokio::time::Instant;
 
 use self::line::{Entry, Line};
@@ -118,13 +119,19 @@ pub(super) enum Need {
     Unit,
     /// A denoising step.
     Step {
-        /// Height and width of the latents, if the step can share a run.
-        size: Option<Size>,
+        /// Whose runs the step can share; `None`: nobody's.
+        group: Option<Group>,
     },
 }
 
-/// Height and width of latents.
-pub(super) type Size = (usize, usize);
+/// What steps that share a run have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Group {
+    /// Height and width of the latents.
+    pub(super) size: (usize, usize),
+    /// What updates the denoiser's layers.
+    pub(super) adapter: Option<Key>,
+}
 
 /// An edit at work.
 #[derive(Debug)]
@@ -143,8 +150,8 @@ pub(super) enum Task<T> {
     Unit(Working<T>),
     /// One denoising step of each of these edits, in one run if they are several.
     Run {
-        /// Height and width of the latents, if the run can be shared.
-        size: Option<Size>,
+        /// Who can share the run; `None`: nobody.
+        group: Option<Group>,
         /// The edits.
         edits: Vec<Working<T>>,
     },
@@ -178,8 +185,8 @@ pub(super) struct Schedule<T> {
     steps: BTreeMap<u64, Ready<T>>,
     /// Units that workers have.
     units_under_way: usize,
-    /// The sizes of runs that workers have.
-    runs_under_way: Vec<Option<Size>>,
+    /// The groups of runs that workers have.
+    runs_under_way: Vec<Option<Group>>,
     last_was_run: bool,
     /// Runs led by interactive edits while one of a batch was ready.
     passed: usize,
@@ -195,7 +202,7 @@ struct AtWork {
 
 struct Ready<T> {
     working: Working<T>,
-    size: Option<Size>,
+    group: Option<Group>,
     since: Instant,
 }
 
@@ -347,11 +354,11 @@ impl<T> Schedule<T> {
                 // The same edits are always joined in the same order.
                 numbers.sort_unstable();
                 let ready: Vec<_> = numbers.iter().filter_map(|number| self.steps.remove(number)).collect();
-                let size = ready.first().and_then(|ready| ready.size);
-                self.runs_under_way.push(size);
+                let group = ready.first().and_then(|ready| ready.group);
+                self.runs_under_way.push(group);
                 *self.counters.runs.entry(ready.len()).or_default() += 1;
                 let edits = ready.into_iter().map(|ready| ready.working).collect();
-                Ok((Task::Run { size, edits }, None))
+                Ok((Task::Run { group, edits }, None))
             }
         }
     }
@@ -361,10 +368,10 @@ impl<T> Schedule<T> {
         self.units_under_way -= 1;
     }
 
-    /// A worker has done a run for edits of this size, all of which then are put back or finished. With how long it
+    /// A worker has done a run for edits of this group, all of which then are put back or finished. With how long it
     /// took, if it went well.
-    pub(super) fn run_done(&mut self, size: Option<Size>, edits: &[Working<T>], took: Option<Duration>) {
-        if let Some(place) = self.runs_under_way.iter().position(|under_way| *under_way == size) {
+    pub(super) fn run_done(&mut self, group: Option<Group>, edits: &[Working<T>], took: Option<Duration>) {
+        if let Some(place) = self.runs_under_way.iter().position(|under_way| *under_way == group) {
             self.runs_under_way.swap_remove(place);
         }
         for working in edits {
@@ -384,11 +391,11 @@ impl<T> Schedule<T> {
             Need::Unit => {
                 self.units.insert(number, working);
             }
-            Need::Step { size } => {
+            Need::Step { group } => {
                 if let Some(at_work) = self.at_work.get_mut(&number) {
                     at_work.denoises = true;
                 }
-                self.steps.insert(number, Ready { working, size, since: now });
+                self.steps.insert(number, Ready { working, group, since: now });
             }
         }
     }
@@ -428,17 +435,17 @@ impl<T> Schedule<T> {
         order.sort_by_key(|(_, ready)| (ready.working.priority == Priority::Batch) != turned);
         let (mut tried, mut until) = (Vec::new(), None::<Instant>);
         for (number, leader) in &order {
-            let Some(size) = leader.size else { return Ok(vec![**number]) };
-            if tried.contains(&size) {
+            let Some(group) = leader.group else { return Ok(vec![**number]) };
+            if tried.contains(&group) {
                 continue;
             }
-            tried.push(size);
+            tried.push(group);
             let limit = self.rules.max_batch(leader.working.pixels);
-            let of_size = order.iter().filter(|(_, ready)| ready.size == Some(size)).take(limit);
+            let of_group = order.iter().filter(|(_, ready)| ready.group == Some(group)).take(limit);
             let (members, since): (Vec<u64>, Vec<Instant>) =
-                of_size.map(|(number, ready)| (**number, ready.since)).unzip();
+                of_group.map(|(number, ready)| (**number, ready.since)).unzip();
             let is_full = members.len() == limit;
-            if !is_full && self.runs_under_way.contains(&Some(size)) {
+            if !is_full && self.runs_under_way.contains(&Some(group)) {
                 continue;
             }
             let patience = since.iter().min().copied().unwrap_or(now) + self.rules.max_wait;

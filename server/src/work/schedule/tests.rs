@@ -13,18 +13,22 @@ struct Fake {
     before: usize,
     steps: usize,
     after: usize,
-    size: Option<Size>,
+    group: Option<Group>,
+}
+
+fn of_size(size: (usize, usize)) -> Group {
+    Group { size, adapter: None }
 }
 
 impl Fake {
     fn new(id: usize, steps: usize) -> Self {
-        Self { id, before: 1, steps, after: 1, size: Some((8, 8)) }
+        Self { id, before: 1, steps, after: 1, group: Some(of_size((8, 8))) }
     }
 
     fn need(&self) -> Option<Need> {
         match (self.before, self.steps, self.after) {
             (0, 0, 0) => None,
-            (0, 1.., _) => Some(Need::Step { size: self.size }),
+            (0, 1.., _) => Some(Need::Step { group: self.group }),
             _ => Some(Need::Unit),
         }
     }
@@ -90,12 +94,12 @@ impl Bench {
         match &task {
             Task::Unit(working) if queued.is_some() => self.begun.push(working.item.id),
             Task::Unit(_) => {}
-            Task::Run { size, edits } => {
+            Task::Run { group, edits } => {
                 let rules = self.schedule.rules;
                 let pixels = edits.iter().map(|edit| edit.pixels).sum::<usize>();
                 assert!((1..=rules.max_batch).contains(&edits.len()));
-                assert!(edits.len() == 1 || (size.is_some() && pixels <= rules.max_batch_pixels));
-                assert!(edits.iter().all(|edit| edit.item.size == *size));
+                assert!(edits.len() == 1 || (group.is_some() && pixels <= rules.max_batch_pixels));
+                assert!(edits.iter().all(|edit| edit.item.group == *group));
                 self.runs.push(edits.iter().map(|edit| edit.item.id).collect());
             }
         }
@@ -115,9 +119,9 @@ impl Bench {
                 self.schedule.unit_done();
                 self.back(working);
             }
-            Some(Task::Run { size, mut edits }) => {
+            Some(Task::Run { group, mut edits }) => {
                 self.now += self.pace[0];
-                self.schedule.run_done(size, &edits, Some(self.pace[0]));
+                self.schedule.run_done(group, &edits, Some(self.pace[0]));
                 edits.iter_mut().for_each(|edit| edit.item.steps -= 1);
                 edits.into_iter().for_each(|edit| self.back(edit));
             }
@@ -155,7 +159,7 @@ fn edits_of_one_size_share_runs_and_join_between_any_two() {
         bench.finish();
     }
     bench.push(interactive("a", 5), Fake::new(1, 5)).unwrap();
-    bench.push(interactive("a", 5), Fake { size: Some((8, 16)), ..Fake::new(2, 5) }).unwrap();
+    bench.push(interactive("a", 5), Fake { group: Some(of_size((8, 16))), ..Fake::new(2, 5) }).unwrap();
     bench.drain();
     assert!(bench.runs.contains(&vec![0, 1]), "{:?}", bench.runs);
     assert!(bench.runs.iter().all(|run| !run.contains(&2) || run.len() == 1));
@@ -163,15 +167,29 @@ fn edits_of_one_size_share_runs_and_join_between_any_two() {
 }
 
 #[test]
+fn edits_with_different_adapters_do_not_share_runs() {
+    let adapter = |number| smartedit_core::cache::KeyBuilder::new("test").number(number).finish();
+    let of = |adapter| Some(Group { adapter, ..of_size((8, 8)) });
+    let mut bench = Bench::new(Rules { concurrency: 4, ..rules() });
+    for (id, adapter) in [None, Some(adapter(1)), Some(adapter(2)), Some(adapter(1))].into_iter().enumerate()
+    {
+        bench.push(interactive("a", 5), Fake { group: of(adapter), ..Fake::new(id, 5) }).unwrap();
+    }
+    bench.drain();
+    assert!(bench.runs.contains(&vec![1, 3]), "{:?}", bench.runs);
+    assert!(bench.runs.iter().all(|run| run.len() == 1 || *run == [1, 3]), "{:?}", bench.runs);
+}
+
+#[test]
 fn the_edit_that_was_begun_first_is_done_first_where_runs_cannot_be_shared() {
-    for (rules, size) in [
-        (Rules { max_batch: 1, ..rules() }, Some((8, 8))),
-        (Rules { max_batch_pixels: 64 * 64 + 1, ..rules() }, Some((8, 8))),
+    for (rules, group) in [
+        (Rules { max_batch: 1, ..rules() }, Some(of_size((8, 8)))),
+        (Rules { max_batch_pixels: 64 * 64 + 1, ..rules() }, Some(of_size((8, 8)))),
         (rules(), None),
     ] {
         let mut bench = Bench::new(Rules { concurrency: 4, ..rules });
         for id in 0..4 {
-            bench.push(interactive("a", 5), Fake { size, ..Fake::new(id, 5) }).unwrap();
+            bench.push(interactive("a", 5), Fake { group, ..Fake::new(id, 5) }).unwrap();
         }
         bench.drain();
         assert!(bench.runs.iter().all(|run| run.len() == 1));
@@ -211,7 +229,7 @@ fn a_step_waits_for_others_only_while_others_come() {
     assert_eq!(until, Some(bench.now + max_wait));
     let Ok((Task::Run { edits, .. }, _)) = bench.schedule.next(bench.now + max_wait) else { panic!() };
     assert_eq!(edits.len(), 1, "patience has an end");
-    bench.under_way.push_back(Task::Run { size: Some((8, 8)), edits });
+    bench.under_way.push_back(Task::Run { group: Some(of_size((8, 8))), edits });
     bench.drain();
     assert_eq!(bench.ended.len(), 2, "who is alone does not wait");
 }
@@ -393,8 +411,8 @@ proptest! {
             match op {
                 Op::Push { caller, batch, steps, wide, shareable, before } => {
                     let priority = if batch { Priority::Batch } else { Priority::Interactive };
-                    let size = shareable.then_some((8, if wide { 16 } else { 8 }));
-                    let fake = Fake { before, size, ..Fake::new(id, steps) };
+                    let group = shareable.then_some(of_size((8, if wide { 16 } else { 8 })));
+                    let fake = Fake { before, group, ..Fake::new(id, steps) };
                     if bench.push(demand(&caller.to_string(), priority, steps), fake).is_ok() {
                         accepted.push(id);
                     }

@@ -22,29 +22,30 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from smartedit.v1 import adapter_pb2 as smartedit_dot_v1_dot_adapter__pb2
 from smartedit.v1 import edit_pb2 as smartedit_dot_v1_dot_edit__pb2
 from smartedit.v1 import stage_pb2 as smartedit_dot_v1_dot_stage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsmartedit/v1/deployment.proto\x12\x0csmartedit.v1\x1a\x17smartedit/v1/edit.proto\x1a\x18smartedit/v1/stage.proto\"\xaa\x03\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nis_default\x18\x02 \x01(\x08\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.smartedit.v1.DeploymentState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x11\n\taccepting\x18\x05 \x01(\x08\x12\x0e\n\x06queued\x18\x06 \x01(\r\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\r\n\x05model\x18\x08 \x01(\t\x12(\n\x08pipeline\x18\t \x01(\x0e\x32\x16.smartedit.v1.Pipeline\x12+\n\x06stages\x18\n \x03(\x0b\x32\x1b.smartedit.v1.DeployedStage\x12,\n\x08\x64\x65\x66\x61ults\x18\x0b \x01(\x0b\x32\x1a.smartedit.v1.EditDefaults\x12(\n\x06limits\x18\x0c \x01(\x0b\x32\x18.smartedit.v1.EditLimits\x12\x11\n\ttemplates\x18\r \x01(\r\x12\x11\n\tmax_batch\x18\x0e \x01(\r\x12\x0f\n\x07version\x18\x0f \x01(\x04\x12\x12\n\nis_current\x18\x10 \x01(\x08\"\xe9\x01\n\rDeployedStage\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.smartedit.v1.Stage\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x14\n\x0cweight_bytes\x18\x05 \x01(\x04\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x14\n\x07threads\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x37\n\x0bunavailable\x18\x08 \x03(\x0b\x32\".smartedit.v1.UnavailablePlacementB\n\n\x08_threads\"l\n\x14UnavailablePlacement\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x11\n\tproviders\x18\x04 \x03(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xa6\x01\n\x0c\x45\x64itDefaults\x12\r\n\x05steps\x18\x01 \x01(\r\x12\x15\n\rtext_guidance\x18\x02 \x01(\x02\x12\x16\n\x0eimage_guidance\x18\x03 \x01(\x02\x12,\n\nresolution\x18\x04 \x01(\x0b\x32\x18.smartedit.v1.Resolution\x12*\n\tscheduler\x18\x05 \x01(\x0e\x32\x17.smartedit.v1.Scheduler\"\xca\x01\n\nEditLimits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x17\n\x0fmax_edit_pixels\x18\x03 \x01(\x04\x12\x15\n\rmax_edit_side\x18\x04 \x01(\r\x12\x11\n\tmax_steps\x18\x05 \x01(\r\x12\x1d\n\x15max_instruction_chars\x18\x06 \x01(\r\x12\x11\n\tmax_queue\x18\x07 \x01(\r\x12\x14\n\x0cmax_compared\x18\x08 \x01(\r*\x8a\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_LOADING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x03*\\\n\x08Pipeline\x12\x18\n\x14PIPELINE_UNSPECIFIED\x10\x00\x12\x17\n\x13PIPELINE_SMART_EDIT\x10\x01\x12\x1d\n\x19PIPELINE_INSTRUCT_PIX2PIX\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsmartedit/v1/deployment.proto\x12\x0csmartedit.v1\x1a\x1asmartedit/v1/adapter.proto\x1a\x17smartedit/v1/edit.proto\x1a\x18smartedit/v1/stage.proto\"\xd3\x03\n\nDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nis_default\x18\x02 \x01(\x08\x12,\n\x05state\x18\x03 \x01(\x0e\x32\x1d.smartedit.v1.DeploymentState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x11\n\taccepting\x18\x05 \x01(\x08\x12\x0e\n\x06queued\x18\x06 \x01(\r\x12\x0f\n\x07running\x18\x07 \x01(\r\x12\r\n\x05model\x18\x08 \x01(\t\x12(\n\x08pipeline\x18\t \x01(\x0e\x32\x16.smartedit.v1.Pipeline\x12+\n\x06stages\x18\n \x03(\x0b\x32\x1b.smartedit.v1.DeployedStage\x12,\n\x08\x64\x65\x66\x61ults\x18\x0b \x01(\x0b\x32\x1a.smartedit.v1.EditDefaults\x12(\n\x06limits\x18\x0c \x01(\x0b\x32\x18.smartedit.v1.EditLimits\x12\x11\n\ttemplates\x18\r \x01(\r\x12\x11\n\tmax_batch\x18\x0e \x01(\r\x12\x0f\n\x07version\x18\x0f \x01(\x04\x12\x12\n\nis_current\x18\x10 \x01(\x08\x12\'\n\x08\x61\x64\x61pters\x18\x11 \x03(\x0b\x32\x15.smartedit.v1.Adapter\"\xe9\x01\n\rDeployedStage\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.smartedit.v1.Stage\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x03 \x01(\t\x12\x11\n\tprecision\x18\x04 \x01(\t\x12\x14\n\x0cweight_bytes\x18\x05 \x01(\x04\x12\x10\n\x08provider\x18\x06 \x01(\t\x12\x14\n\x07threads\x18\x07 \x01(\rH\x00\x88\x01\x01\x12\x37\n\x0bunavailable\x18\x08 \x03(\x0b\x32\".smartedit.v1.UnavailablePlacementB\n\n\x08_threads\"l\n\x14UnavailablePlacement\x12\x0e\n\x06\x65ngine\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x11\n\tprecision\x18\x03 \x01(\t\x12\x11\n\tproviders\x18\x04 \x03(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\"\xa6\x01\n\x0c\x45\x64itDefaults\x12\r\n\x05steps\x18\x01 \x01(\r\x12\x15\n\rtext_guidance\x18\x02 \x01(\x02\x12\x16\n\x0eimage_guidance\x18\x03 \x01(\x02\x12,\n\nresolution\x18\x04 \x01(\x0b\x32\x18.smartedit.v1.Resolution\x12*\n\tscheduler\x18\x05 \x01(\x0e\x32\x17.smartedit.v1.Scheduler\"\xca\x01\n\nEditLimits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x17\n\x0fmax_edit_pixels\x18\x03 \x01(\x04\x12\x15\n\rmax_edit_side\x18\x04 \x01(\r\x12\x11\n\tmax_steps\x18\x05 \x01(\r\x12\x1d\n\x15max_instruction_chars\x18\x06 \x01(\r\x12\x11\n\tmax_queue\x18\x07 \x01(\r\x12\x14\n\x0cmax_compared\x18\x08 \x01(\r*\x8a\x01\n\x0f\x44\x65ploymentState\x12 \n\x1c\x44\x45PLOYMENT_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x44\x45PLOYMENT_STATE_LOADING\x10\x01\x12\x1a\n\x16\x44\x45PLOYMENT_STATE_READY\x10\x02\x12\x1b\n\x17\x44\x45PLOYMENT_STATE_FAILED\x10\x03*\\\n\x08Pipeline\x12\x18\n\x14PIPELINE_UNSPECIFIED\x10\x00\x12\x17\n\x13PIPELINE_SMART_EDIT\x10\x01\x12\x1d\n\x19PIPELINE_INSTRUCT_PIX2PIX\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smartedit.v1.deployment_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DEPLOYMENTSTATE']._serialized_start=1248
-  _globals['_DEPLOYMENTSTATE']._serialized_end=1386
-  _globals['_PIPELINE']._serialized_start=1388
-  _globals['_PIPELINE']._serialized_end=1480
-  _globals['_DEPLOYMENT']._serialized_start=99
-  _globals['_DEPLOYMENT']._serialized_end=525
-  _globals['_DEPLOYEDSTAGE']._serialized_start=528
-  _globals['_DEPLOYEDSTAGE']._serialized_end=761
-  _globals['_UNAVAILABLEPLACEMENT']._serialized_start=763
-  _globals['_UNAVAILABLEPLACEMENT']._serialized_end=871
-  _globals['_EDITDEFAULTS']._serialized_start=874
-  _globals['_EDITDEFAULTS']._serialized_end=1040
-  _globals['_EDITLIMITS']._serialized_start=1043
-  _globals['_EDITLIMITS']._serialized_end=1245
+  _globals['_DEPLOYMENTSTATE']._serialized_start=1317
+  _globals['_DEPLOYMENTSTATE']._serialized_end=1455
+  _globals['_PIPELINE']._serialized_start=1457
+  _globals['_PIPELINE']._serialized_end=1549
+  _globals['_DEPLOYMENT']._serialized_start=127
+  _globals['_DEPLOYMENT']._serialized_end=594
+  _globals['_DEPLOYEDSTAGE']._serialized_start=597
+  _globals['_DEPLOYEDSTAGE']._serialized_end=830
+  _globals['_UNAVAILABLEPLACEMENT']._serialized_start=832
+  _globals['_UNAVAILABLEPLACEMENT']._serialized_end=940
+  _globals['_EDITDEFAULTS']._serialized_start=943
+  _globals['_EDITDEFAULTS']._serialized_end=1109
+  _globals['_EDITLIMITS']._serialized_start=1112
+  _globals['_EDITLIMITS']._serialized_end=1314
 # @@protoc_insertion_point(module_scope)

@@ -1,3 +1,4 @@
+from smartedit.v1 import adapter_pb2 as _adapter_pb2
 from smartedit.v1 import edit_pb2 as _edit_pb2
 from smartedit.v1 import stage_pb2 as _stage_pb2
 from google.protobuf.internal import containers as _containers
@@ -30,7 +31,7 @@ PIPELINE_SMART_EDIT: Pipeline
 PIPELINE_INSTRUCT_PIX2PIX: Pipeline
 
 class Deployment(_message.Message):
-    __slots__ = ("name", "is_default", "state", "message", "accepting", "queued", "running", "model", "pipeline", "stages", "defaults", "limits", "templates", "max_batch", "version", "is_current")
+    __slots__ = ("name", "is_default", "state", "message", "accepting", "queued", "running", "model", "pipeline", "stages", "defaults", "limits", "templates", "max_batch", "version", "is_current", "adapters")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IS_DEFAULT_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -47,6 +48,7 @@ class Deployment(_message.Message):
     MAX_BATCH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     IS_CURRENT_FIELD_NUMBER: _ClassVar[int]
+    ADAPTERS_FIELD_NUMBER: _ClassVar[int]
     name: str
     is_default: bool
     state: DeploymentState
@@ -63,7 +65,8 @@ class Deployment(_message.Message):
     max_batch: int
     version: int
     is_current: bool
-    def __init__(self, name: _Optional[str] = ..., is_default: bool = ..., state: _Optional[_Union[DeploymentState, str]] = ..., message: _Optional[str] = ..., accepting: bool = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., model: _Optional[str] = ..., pipeline: _Optional[_Union[Pipeline, str]] = ..., stages: _Optional[_Iterable[_Union[DeployedStage, _Mapping]]] = ..., defaults: _Optional[_Union[EditDefaults, _Mapping]] = ..., limits: _Optional[_Union[EditLimits, _Mapping]] = ..., templates: _Optional[int] = ..., max_batch: _Optional[int] = ..., version: _Optional[int] = ..., is_current: bool = ...) -> None: ...
+    adapters: _containers.RepeatedCompositeFieldContainer[_adapter_pb2.Adapter]
+    def __init__(self, name: _Optional[str] = ..., is_default: bool = ..., state: _Optional[_Union[DeploymentState, str]] = ..., message: _Optional[str] = ..., accepting: bool = ..., queued: _Optional[int] = ..., running: _Optional[int] = ..., model: _Optional[str] = ..., pipeline: _Optional[_Union[Pipeline, str]] = ..., stages: _Optional[_Iterable[_Union[DeployedStage, _Mapping]]] = ..., defaults: _Optional[_Union[EditDefaults, _Mapping]] = ..., limits: _Optional[_Union[EditLimits, _Mapping]] = ..., templates: _Optional[int] = ..., max_batch: _Optional[int] = ..., version: _Optional[int] = ..., is_current: bool = ..., adapters: _Optional[_Iterable[_Union[_adapter_pb2.Adapter, _Mapping]]] = ...) -> None: ...
 
 class DeployedStage(_message.Message):
     __slots__ = ("stage", "engine", "device", "precision", "weight_bytes", "provider", "threads", "unavailable")

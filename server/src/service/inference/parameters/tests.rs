@@ -33,6 +33,8 @@ fn an_edits_options() {
         ("scheduler", text("ddim")),
         ("output_format", text("jpeg")),
         ("no_cache", BoolParam(true)),
+        ("adapter", text("cats")),
+        ("adapter_scale", DoubleParam(0.5)),
         ("priority", Uint64Param(2)),
         ("preview_interval", Int64Param(2)),
         ("progress", BoolParam(true)),
@@ -51,6 +53,8 @@ fn an_edits_options() {
         scheduler: v1::Scheduler::Ddim.into(),
         output_format: v1::OutputFormat::Jpeg.into(),
         no_cache: true,
+        adapter: Some("cats".to_owned()),
+        adapter_scale: Some(0.5),
         priority: v1::Priority::Batch.into(),
         preview_interval: Some(2),
         ..v1::EditOptions::default()
