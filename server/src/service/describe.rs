@@ -7,9 +7,7 @@ use smartedit_proto::v1;
 use super::Service;
 use super::messages::{count, stage};
 use crate::config::Limits;
-use crate::deployment::{
-    AdapterInfo, Adapters, Deployment, PlacedStage, State, Unavailable, without_paths,
-};
+use crate::deployment::{AdapterInfo, Adapters, Deployment, PlacedStage, State, Unavailable, without_paths};
 use crate::security::Access;
 
 impl Service {
