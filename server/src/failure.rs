@@ -89,6 +89,9 @@ pub enum Failure {
     /// The adapter cannot be used.
     #[error(transparent)]
     AdapterNotLoaded(#[from] AdapterNotLoaded),
+    /// None of the route's deployments can be used.
+    #[error("no deployment of the route `{0}` is ready")]
+    RouteUnavailable(String),
     /// The deployment's queue has no room.
     #[error("the queue of deployment `{deployment}` is full")]
     QueueFull {
@@ -231,6 +234,7 @@ impl Failure {
             Self::MergedAdapter(_) => "ADAPTER_MERGED",
             Self::NoAdapterDirectory => "NO_ADAPTER_DIRECTORY",
             Self::AdapterNotLoaded(_) => "INVALID_ADAPTER",
+            Self::RouteUnavailable(_) => "ROUTE_UNAVAILABLE",
             Self::QueueFull { .. } => "QUEUE_FULL",
             Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
             Self::Unauthenticated(denial) => denial.reason(),

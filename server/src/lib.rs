@@ -2,6 +2,7 @@
 //!
 //! - [`config`]: the configuration file and its overrides; [`engines`]: the engines of this build.
 //! - [`deployment`]: models under names, loaded on their own threads; [`work`]: queue, workers, events.
+//! - [`route`]: names that stand for several deployments.
 //! - [`service`]: `smartedit.v1` over all of that; [`status`]: what callers are told of a [`failure`].
 //! - `connections`: what bounds connections and transfers; [`security`]: who may connect and call; `web`: what is served over
 //!   HTTP; [`metrics`]: what the server counts.
@@ -15,6 +16,7 @@ pub mod engines;
 pub mod failure;
 mod memory;
 pub mod metrics;
+pub mod route;
 pub mod security;
 pub mod server;
 pub mod service;

@@ -22,7 +22,7 @@ use crate::deployment::{Deployments, EngineLoader, Loader};
 use crate::engines::Engines;
 use crate::failure::Failure;
 use crate::metrics::{CallsLayer, Methods};
-use crate::security::{AccessLayer, Port, Secured, Security, SecurityError};
+use crate::security::{Access, AccessLayer, Port, Secured, Security, SecurityError};
 use crate::service::{Admin, AdmissionLayer, DeadlineLayer, Inference, Reloader, Service};
 use crate::web::{self, Web};
 use crate::work::StopReason;
@@ -175,13 +175,14 @@ impl Server {
         Reloader(self.service.clone())
     }
 
-    /// Waits until a deployment (the default one, if the name is empty) has been loaded.
+    /// Waits until a deployment (the default one, if the name is empty; of a route, the one with the largest share) has been
+    /// loaded.
     ///
     /// # Errors
     ///
     /// There is none of this name, or it could not be loaded.
     pub fn ready(&self, deployment: &str) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
-        let found = self.service.deployments().get(deployment);
+        let found = self.service.find(deployment, &Access::anybody(None));
         async move { found?.loaded().await }
     }
 
@@ -314,14 +315,17 @@ async fn ready(health: &HealthReporter, serving: bool) {
     report(health, GrpcInferenceServiceServer::<Inference>::NAME, serving).await;
 }
 
-/// Keeps readiness true to the state of deployments; never ends.
+/// Keeps readiness true to the states of deployments, and to the routes; never ends.
 async fn follow(health: &HealthReporter, service: &Service) {
-    let mut changes = service.deployments().changes();
+    let (mut deployments, mut routes) = (service.deployments().changes(), service.routes().watch());
     loop {
-        changes.mark_unchanged();
+        deployments.mark_unchanged();
+        routes.mark_unchanged();
         ready(health, service.ready().is_ok()).await;
-        if changes.changed().await.is_err() {
-            return std::future::pending().await;
+        // The senders are the service's own: they are not gone.
+        tokio::select! {
+            _ = deployments.changed() => {}
+            _ = routes.changed() => {}
         }
     }
 }

@@ -45,7 +45,7 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             (Code::NotFound, failure.to_string())
         }
         Failure::Unsupported(_) => (Code::Unimplemented, failure.to_string()),
-        Failure::Loading(_) | Failure::ShuttingDown => {
+        Failure::Loading(_) | Failure::RouteUnavailable(_) | Failure::ShuttingDown => {
             details.set_retry_info(Some(SOON));
             (Code::Unavailable, failure.to_string())
         }
@@ -198,6 +198,7 @@ mod tests {
             (Failure::Overloaded, Code::ResourceExhausted, Some(SOON)),
             (Failure::ShuttingDown, Code::Unavailable, Some(SOON)),
             (Failure::Loading("d".to_owned()), Code::Unavailable, Some(SOON)),
+            (Failure::RouteUnavailable("r".to_owned()), Code::Unavailable, Some(SOON)),
             (Failure::DeadlineExceeded, Code::DeadlineExceeded, None),
             (
                 Failure::DeadlineTooShort { needed: delay, allowed: Duration::ZERO },

@@ -54,6 +54,8 @@ pub struct EditOptions {
     pub adapter: Option<String>,
     /// How strong the adapter is: 1 as it was trained; `None` as the deployment says.
     pub adapter_scale: Option<f32>,
+    /// What keeps edits on one deployment of a route; `None` is any of them.
+    pub route_key: Option<String>,
 }
 
 /// How urgent an edit is.
@@ -229,6 +231,7 @@ impl From<EditOptions> for v1::EditOptions {
             caller: options.caller.unwrap_or_default(),
             adapter: options.adapter,
             adapter_scale: options.adapter_scale,
+            route_key: options.route_key.unwrap_or_default(),
             replay: options.replay.map(|replay| v1::Replay {
                 initial_latents: replay.initial_latents.map(Into::into),
                 step_noise: replay.step_noise.into_iter().map(Into::into).collect(),

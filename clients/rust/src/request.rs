@@ -14,7 +14,7 @@ pub struct EditRequest {
     pub image: Bytes,
     /// What to change.
     pub instruction: String,
-    /// The deployment; `None` is the server's default.
+    /// The deployment, or a route that chooses one; `None` is the server's default.
     pub deployment: Option<String>,
     /// How to make the edit.
     pub options: EditOptions,

@@ -14,7 +14,7 @@ mod tensor;
 
 pub use canvas::Canvas;
 pub use decode::{Alpha, DecodeOptions, Limits, decode, dimensions};
-pub use difference::PictureDifference;
+pub use difference::{PictureDifference, ValueDifference};
 pub(crate) use difference::{peak_signal_to_noise, structural_similarity};
 pub use encode::{Format, encode};
 pub use prepare::{Resize, SIDE_MULTIPLE, floor_sides, prepare, prepared_size};

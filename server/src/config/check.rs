@@ -6,7 +6,7 @@ use smartedit_core::model::ModelDirectory;
 use smartedit_core::stage::{LoadError, StageKind};
 
 use super::adapters::check_adapters_of;
-use super::{Candidate, Config, ConfigError, DeploymentConfig, Loaded, Placement, Problems};
+use super::{Candidate, Config, ConfigError, DEFAULT_ROUTE, DeploymentConfig, Loaded, Placement, Problems};
 use crate::engines::Engines;
 use crate::security::Security;
 
@@ -77,6 +77,7 @@ impl Config {
         for (name, deployment) in &self.deployments {
             check_deployment(name, deployment, engines, &mut problems);
         }
+        self.check_routes(&mut problems);
         problems
     }
 
@@ -136,6 +137,15 @@ impl Config {
     fn check_default(&self, problems: &mut Problems) {
         if self.deployments.is_empty() {
             problems.add("deployments", "there is none; add a table `[deployments.NAME]` with a `model`");
+            return;
+        }
+        if self.routes.contains_key(DEFAULT_ROUTE) {
+            if self.default_deployment.is_some() {
+                problems.add(
+                    "default_deployment",
+                    "says nothing: requests that name no deployment go to the route `default`",
+                );
+            }
             return;
         }
         match self.default_deployment() {
@@ -391,6 +401,21 @@ mod tests {
         one_has(&complaints, &["deployments.a.adapters.none", "want no adapter"]);
         one_has(&complaints, &["smartedit.toml:8: deployments.a.adapters.none.path", "lora.safetensors"]);
         one_has(&complaints, &["smartedit.toml:11: deployments.a.adapters.b.scale", "17"]);
+    }
+
+    #[test]
+    fn routes_are_of_deployments_that_there_are() {
+        let complaints = complaints(
+            "default_deployment = \"a\"\n\
+             [deployments.a]\nmodel = \"m\"\n\
+             [deployments.b]\nmodel = \"m\"\n\
+             [routes.default.weights]\na = 90\nc = 10\n\
+             [routes.b]\nweights = { a = 1 }\n",
+        );
+        one_has(&complaints, &["smartedit.toml:1: default_deployment", "route"]);
+        one_has(&complaints, &["smartedit.toml:8: routes.default.weights.c", "no deployment `c`"]);
+        one_has(&complaints, &["smartedit.toml:9: routes.b", "of this name"]);
+        assert!(!complaints.iter().any(|text| text.contains("weights.a")), "{complaints:#?}");
     }
 
     #[test]

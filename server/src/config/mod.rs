@@ -10,6 +10,7 @@ mod load;
 mod origin;
 mod placement;
 mod reload;
+mod route;
 mod telemetry;
 mod tls;
 
@@ -34,6 +35,7 @@ pub use load::{ConfigError, Loaded, Override, load};
 pub use origin::{Origins, Problem, Problems};
 pub use placement::{Alternative, Candidate, Placement, ProviderConfig};
 pub use reload::{Source, SourceError};
+pub use route::{DEFAULT_ROUTE, RouteConfig, ShadowConfig};
 pub use telemetry::TelemetryConfig;
 pub use tls::{ClientAuth, HttpTls, TlsConfig};
 
@@ -54,7 +56,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Who may call; without it, everybody may do everything.
     pub auth: Option<AuthConfig>,
-    /// The deployment of requests that name none. May be left out when there is one, or one called `default`.
+    /// The deployment of requests that name none. May be left out when there is one, or one called `default`, and must be
+    /// where there is a route of that name.
     pub default_deployment: Option<String>,
     /// What a request may ask for, and how many may wait.
     pub limits: Limits,
@@ -74,6 +77,8 @@ pub struct Config {
     pub adapters: AdaptersConfig,
     /// The deployments by name.
     pub deployments: BTreeMap<String, DeploymentConfig>,
+    /// The routes by name.
+    pub routes: BTreeMap<String, RouteConfig>,
 }
 
 /// What a request may ask for, and how many may wait.
@@ -283,7 +288,7 @@ impl DeploymentConfig {
         }
     }
 
-    /// Whether a deployment can be called so.
+    /// Whether a deployment, or a route, can be called so.
     pub fn is_name(name: &str) -> bool {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         !name.is_empty() && name.len() <= 64 && name.chars().all(plain)
@@ -331,6 +336,7 @@ impl Default for Config {
             engines: EnginesConfig::default(),
             adapters: AdaptersConfig::default(),
             deployments: BTreeMap::new(),
+            routes: BTreeMap::new(),
         }
     }
 }

@@ -71,8 +71,8 @@ impl Deployments {
     }
 
     /// Makes the deployments what a configuration says: loads those that are new, changed, or could not be loaded
-    /// before, and unloads those that it has not. Returns when all that is done.
-    pub async fn apply(&self, config: &Config) -> Applied {
+    /// before, then does what is to be done in between, and unloads those that it has not. Returns when all that is done.
+    pub async fn apply(&self, config: &Config, between: impl FnOnce()) -> Applied {
         self.configure(config);
         let mut tasks = JoinSet::new();
         for (name, wanted) in &config.deployments {
@@ -83,28 +83,30 @@ impl Deployments {
             if !as_wanted {
                 let (deployments, name) = (self.clone(), name.clone());
                 let load = Load { name: name.clone(), config: Some(wanted.clone()), ..Load::default() };
-                tasks.spawn(async move { (name, true, deployments.load(load).await.map(drop)) });
+                tasks.spawn(async move { (name, deployments.load(load).await.map(drop)) });
             }
         }
+        let mut applied = Applied::default();
+        for (name, outcome) in tasks.join_all().await {
+            match outcome {
+                Ok(()) => applied.loaded.push(name),
+                Err(failure) => applied.failed.push((name, failure.to_string())),
+            }
+        }
+        between();
+        let mut tasks = JoinSet::new();
         let mut strangers: Vec<_> =
             self.all().iter().map(|deployment| deployment.name().to_owned()).collect();
         strangers.dedup();
         for name in strangers.into_iter().filter(|name| !config.deployments.contains_key(name)) {
             let deployments = self.clone();
             tasks.spawn(async move {
-                let unloaded = deployments.unload(&name, None).await;
-                (name, false, unloaded)
+                // Somebody else may have unloaded it before: it is gone either way.
+                let _ = deployments.unload(&name, None).await;
+                name
             });
         }
-        let mut applied = Applied::default();
-        for (name, is_load, outcome) in tasks.join_all().await {
-            match (is_load, outcome) {
-                (true, Ok(())) => applied.loaded.push(name),
-                (true, Err(failure)) => applied.failed.push((name, failure.to_string())),
-                // Somebody else has unloaded it before: it is gone either way.
-                (false, _) => applied.unloaded.push(name),
-            }
-        }
+        applied.unloaded = tasks.join_all().await;
         applied.loaded.sort();
         applied.unloaded.sort();
         applied.failed.sort();

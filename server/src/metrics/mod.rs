@@ -14,6 +14,7 @@ mod connections;
 mod edits;
 mod process;
 mod requests;
+mod routes;
 mod state;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use crate::deployment::Deployments;
 pub use calls::{CallsLayer, Methods};
 pub(crate) use connections::PortMetrics;
 pub(crate) use requests::observe;
+pub use routes::{By, ShadowEnd, ShadowOf};
 
 /// Upper bounds of durations' histograms, in seconds: from a cached stage to hundreds of steps on a CPU.
 const SECONDS: [f64; 16] =
@@ -50,6 +52,7 @@ struct Inner {
     edits: edits::Edits,
     connections: connections::Connections,
     callers: callers::Callers,
+    routes: routes::Routes,
 }
 
 /// Metrics as text, and the media type of the format.
@@ -73,7 +76,8 @@ impl Metrics {
         let edits = edits::Edits::registered(&mut registry);
         let connections = connections::Connections::registered(&mut registry);
         let callers = callers::Callers::registered(&mut registry);
-        Self(Arc::new(Inner { registry, calls, requests, edits, connections, callers }))
+        let routes = routes::Routes::registered(&mut registry);
+        Self(Arc::new(Inner { registry, calls, requests, edits, connections, callers, routes }))
     }
 
     /// All metrics, in the format of OpenMetrics if the value of `Accept` names it, else in that of Prometheus 0.0.4.
@@ -107,4 +111,4 @@ impl Metrics {
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -11,18 +11,18 @@ use crate::work::testing::{Act, Scripted, steps};
 
 /// The value of a sample, named as it is exposed: a metric, and labels if it has any.
 #[track_caller]
-fn value(running: &Running, sample: &str) -> f64 {
+pub(crate) fn value(running: &Running, sample: &str) -> f64 {
     found(running, sample).unwrap_or_else(|| panic!("no {sample} in\n{}", running.metrics.expose(None).text))
 }
 
-fn found(running: &Running, sample: &str) -> Option<f64> {
+pub(crate) fn found(running: &Running, sample: &str) -> Option<f64> {
     let text = running.metrics.expose(None).text;
     let mut values = text.lines().filter_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
     Some(values.next()?.parse().unwrap())
 }
 
 /// Waits until a sample has a value.
-async fn becomes(running: &Running, sample: &str, expected: f64) {
+pub(crate) async fn becomes(running: &Running, sample: &str, expected: f64) {
     while found(running, sample) != Some(expected) {
         tokio::task::yield_now().await;
     }

@@ -1,5 +1,7 @@
 //! The whole server on a loopback port, with models that follow scripts, through the real client.
 
+mod routes;
+
 use std::collections::BTreeMap;
 
 use smartedit_client::{
@@ -29,6 +31,7 @@ pub(crate) struct Running {
     pub(crate) address: SocketAddr,
     pub(crate) metrics: crate::metrics::Metrics,
     pub(crate) requests: crate::work::Requests,
+    service: Service,
     shutdown: Shutdown,
     serving: JoinHandle<Result<Ended, StartError>>,
 }
@@ -59,12 +62,12 @@ pub(crate) async fn start(editor: Arc<dyn Editor>, config: Config) -> Running {
 
 async fn run(server: Server) -> Running {
     let (address, shutdown) = (server.local_addr(), server.shutdown());
-    let requests = server.service.requests().clone();
-    let metrics = server.service.metrics().clone();
+    let service = server.service.clone();
+    let (requests, metrics) = (service.requests().clone(), service.metrics().clone());
     let serving = tokio::spawn(server.serve());
     let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
     let client = Client::builder(address.to_string()).retry(once).connect().await.unwrap();
-    Running { client, address, metrics, requests, shutdown, serving }
+    Running { client, address, metrics, requests, service, shutdown, serving }
 }
 
 pub(crate) fn request() -> EditRequest {

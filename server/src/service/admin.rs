@@ -40,6 +40,7 @@ impl Service {
         let others = others(&request);
         let v1::LoadDeploymentRequest { name, settings, version, .. } = request;
         check_name(&name)?;
+        self.check_is_no_route("name", &name)?;
         let config = match settings.is_empty() {
             true => None,
             false => Some(self.settings(&name, &settings)?),

@@ -20,7 +20,7 @@ impl Service {
             name: deployment.name().to_owned(),
             version: deployment.version(),
             is_current: self.deployments().is_current(deployment),
-            is_default: self.deployments().is_default(deployment),
+            is_default: self.routes().get("").is_none() && self.deployments().is_default(deployment),
             accepting: ready && self.is_accepting() && deployment.queue().has_room(),
             queued: count(queued),
             running: count(running),

@@ -6,15 +6,18 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smartedit_proto::v1;
 use tokio_stream::Stream;
+use tonic::metadata::MetadataMap;
 use tonic::{Response, Status};
 
+use super::routing::{DEPLOYMENT, Destination};
+use super::shadow::Follower;
 use super::validate::Checked;
-use super::{Arrival, Service, messages, trace, validate};
+use super::{Arrival, Service, messages, shadow, trace, validate};
 use crate::deployment::Lease;
 use crate::failure::Failure;
 use crate::security::Access;
 use crate::status::status;
-use crate::work::{Event, Events, Guard, Job, Progress, Refusal, Registration, Stop, channel};
+use crate::work::{Event, Events, Guard, Job, Progress, Record, Refusal, Registration, Stop, channel};
 
 /// The stream of events of an edit.
 pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamResponse, Status>> + Send>>;
@@ -23,10 +26,11 @@ pub(super) type EventStream = Pin<Box<dyn Stream<Item = Result<v1::EditStreamRes
 const REQUEST_ID: &str = "x-request-id";
 
 /// A request, unary or streaming.
+#[derive(Clone)]
 pub(crate) struct Order {
     pub(crate) image: Bytes,
     pub(crate) instruction: String,
-    pub(crate) deployment: String,
+    pub(crate) destination: Destination,
     pub(crate) options: v1::EditOptions,
     /// Who asks for it, and what that caller may do.
     pub(crate) access: Access,
@@ -45,6 +49,8 @@ pub(crate) struct Ticket {
 pub(super) struct Prepared {
     pub(super) deployment: Lease,
     pub(super) checked: Checked,
+    /// What makes the edit a second time.
+    pub(super) follower: Option<Follower>,
 }
 
 /// An order that was not taken.
@@ -69,7 +75,8 @@ impl Service {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let empty = tracing::field::Empty;
         let caller = order.access.name().map(str::to_owned);
-        let span = tracing::info_span!("edit", request_id, caller, deployment = empty, trace_id = empty);
+        let (route, deployment, trace_id) = (&empty, &empty, &empty);
+        let span = tracing::info_span!("edit", request_id, caller, route, deployment, trace_id);
         trace::join(&span, arrival.trace);
         let submit = || {
             self.enqueue(order, arrival, &request_id, span.clone()).map_err(|failure| {
@@ -92,19 +99,40 @@ impl Service {
             return Err(Failure::ShuttingDown);
         }
         let access = order.access.clone();
-        let prepared = self.prepare(order)?;
-        span.record("deployment", prepared.deployment.name());
+        let prepared = self.route(order, arrival, request_id, &span)?;
         let stop = Stop::new(arrival.deadline.filter(|_| !prepared.checked.keep));
         let registration = self.admit(request_id, stop.clone(), &access)?;
         self.push(prepared, arrival, request_id, span, (stop, registration))
     }
 
-    /// Finds an order's deployment and checks the order against its model.
-    pub(super) fn prepare(&self, order: Order) -> Result<Prepared, Failure> {
-        let deployment = self.lease(&order.deployment, &order.access)?;
+    /// Chooses an order's deployment, checks the order against its model, and decides whether the edit is made twice.
+    fn route(
+        &self,
+        order: Order,
+        arrival: Arrival,
+        request_id: &str,
+        span: &tracing::Span,
+    ) -> Result<Prepared, Failure> {
+        let chosen = self.choose(order.destination.clone(), &order.options.route_key, &order.access)?;
+        span.record("deployment", chosen.deployment.name());
+        if let Some(route) = &chosen.route {
+            span.record("route", &**route.name());
+        }
+        let second = shadow::wanted(&chosen).map(|shadow| (shadow, order.clone()));
+        let mut prepared = self.prepare(chosen.deployment, order)?;
+        if let Some((shadow, mut order)) = second {
+            order.options.seed = Some(prepared.checked.seed);
+            prepared.checked.task.record = Some(Record::Picture);
+            prepared.follower = Some(self.follower(shadow, order, arrival, request_id));
+        }
+        Ok(prepared)
+    }
+
+    /// Checks an order against a deployment's model.
+    pub(super) fn prepare(&self, deployment: Lease, order: Order) -> Result<Prepared, Failure> {
         let editor = deployment.editor()?;
         let checked = validate::check(order, &self.0.config.limits, editor.config(), editor.adapters())?;
-        Ok(Prepared { deployment, checked })
+        Ok(Prepared { deployment, checked, follower: None })
     }
 
     /// Registers a request unless the server shuts down or as many of the caller's go on as may.
@@ -135,13 +163,16 @@ impl Service {
         span: tracing::Span,
         (stop, registration): (Stop, Registration),
     ) -> Result<Ticket, Failure> {
-        let Prepared { deployment, checked: Checked { task, account, seed, keep, .. } } = prepared;
+        let Prepared { deployment, checked: Checked { task, account, seed, keep, .. }, follower } = prepared;
         if self.0.config.log.instructions {
             span.in_scope(|| tracing::info!(instruction = task.instruction, "edit accepted"));
         }
         let (reporter, events) = channel();
-        let reporter = reporter
-            .observed_by(self.metrics().observer(&deployment, &self.deployments().label(&deployment)));
+        let label = self.deployments().label(&deployment);
+        let mut reporter = reporter.observed_by(self.metrics().observer(&deployment, &label));
+        if let Some(follower) = follower {
+            reporter = reporter.observed_by(follower);
+        }
         let queue = deployment.queue();
         let guard = Guard::new(Arc::clone(queue), stop.clone(), keep);
         reporter.report(Progress::Accepted);
@@ -167,6 +198,11 @@ impl Ticket {
     /// The request's identifier.
     pub(crate) fn request_id(&self) -> &str {
         &self.about.request_id
+    }
+
+    /// The deployment that makes the edit.
+    pub(crate) fn deployment(&self) -> &str {
+        &self.about.deployment
     }
 
     /// Waits for the result.
@@ -226,16 +262,27 @@ impl Refused {
 }
 
 impl About {
+    /// The status for a failure, which names the deployment.
     pub(super) fn status(&self, failure: &Failure) -> Status {
-        status(failure, Some(&self.request_id))
+        let mut status = status(failure, Some(&self.request_id));
+        self.name_deployment(status.metadata_mut());
+        status
     }
 
-    /// A response that names the request.
+    /// A response that names the request and, if there is but one, the deployment.
     pub(super) fn label<T>(&self, message: T) -> Response<T> {
         let mut response = Response::new(message);
+        let metadata = response.metadata_mut();
         if let Ok(id) = self.request_id.parse() {
-            response.metadata_mut().insert(REQUEST_ID, id);
+            metadata.insert(REQUEST_ID, id);
         }
+        self.name_deployment(metadata);
         response
+    }
+
+    fn name_deployment(&self, metadata: &mut MetadataMap) {
+        if let (false, Ok(deployment)) = (self.deployment.is_empty(), self.deployment.parse()) {
+            metadata.insert(DEPLOYMENT, deployment);
+        }
     }
 }

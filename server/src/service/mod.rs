@@ -10,6 +10,8 @@ mod edit;
 mod inference;
 mod messages;
 mod reload;
+mod routing;
+mod shadow;
 mod trace;
 mod validate;
 mod visible;
@@ -20,12 +22,13 @@ use std::sync::{Arc, OnceLock};
 use smartedit_proto::v1;
 use smartedit_proto::v1::smart_edit_service_server::SmartEditService;
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use crate::config::{Config, Source};
 use crate::deployment::Deployments;
-use crate::failure::Failure;
 use crate::metrics::Metrics;
+use crate::route::Routes;
 use crate::security::{Access, Security};
 use crate::status::status;
 use crate::work::Requests;
@@ -36,6 +39,7 @@ pub use deadline::{Arrival, DeadlineLayer};
 pub(crate) use edit::Order;
 pub use inference::Inference;
 pub use reload::{Reloaded, Reloader};
+pub(crate) use routing::{DEPLOYMENT, Destination, Hints};
 pub use trace::Trace;
 
 /// The service; cloning shares its state.
@@ -48,8 +52,13 @@ struct Shared {
     source: OnceLock<Box<Source>>,
     security: OnceLock<Security>,
     deployments: Deployments,
+    routes: Routes,
     metrics: Metrics,
     requests: Requests,
+    /// Edits that routes' shadows make; nobody waits for them.
+    shadows: Requests,
+    /// Cancelled when edits are refused.
+    closing: CancellationToken,
     /// Whether load balancers are told to go elsewhere.
     leaving: AtomicBool,
     accepting: AtomicBool,
@@ -63,6 +72,7 @@ impl Service {
         let metrics = Metrics::new(deployments.clone());
         let compare_kib = Arc::new(Semaphore::new(config.limits.max_compare_bytes / 1024));
         Self(Arc::new(Shared {
+            routes: Routes::new(&config.routes),
             config,
             source: OnceLock::new(),
             security: OnceLock::new(),
@@ -70,6 +80,8 @@ impl Service {
             metrics,
             requests: Requests::default(),
             leaving: AtomicBool::new(false),
+            shadows: Requests::default(),
+            closing: CancellationToken::new(),
             accepting: AtomicBool::new(true),
             compare_kib,
         }))
@@ -95,6 +107,11 @@ impl Service {
         &self.0.deployments
     }
 
+    /// The routes.
+    pub fn routes(&self) -> &Routes {
+        &self.0.routes
+    }
+
     /// What is counted.
     pub fn metrics(&self) -> &Metrics {
         &self.0.metrics
@@ -110,21 +127,10 @@ impl Service {
         self.0.leaving.store(true, Ordering::SeqCst);
     }
 
-    /// Refuses new edits from now on.
+    /// Refuses new edits from now on, and stops those that nobody waits for.
     pub fn refuse(&self) {
         self.0.accepting.store(false, Ordering::SeqCst);
-    }
-
-    /// Whether edits of the default deployment are served. A full queue does not end that.
-    ///
-    /// # Errors
-    ///
-    /// Why they are not.
-    pub fn ready(&self) -> Result<(), Failure> {
-        if self.0.leaving.load(Ordering::SeqCst) || !self.is_accepting() {
-            return Err(Failure::ShuttingDown);
-        }
-        self.deployments().get("")?.editor().map(drop)
+        self.stop_shadows();
     }
 
     fn is_accepting(&self) -> bool {
@@ -139,9 +145,10 @@ impl SmartEditService for Service {
 
     async fn edit(&self, request: Request<v1::EditRequest>) -> Result<Response<v1::EditResponse>, Status> {
         let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
-        let v1::EditRequest { image, instruction, deployment, options } = request.into_inner();
-        let options = options.unwrap_or_default();
-        let order = edit::Order { image, instruction, deployment, options, access };
+        let hints = Hints::of(request.metadata().as_ref());
+        let v1::EditRequest { image, instruction, deployment: name, options } = request.into_inner();
+        let (options, destination) = (options.unwrap_or_default(), Destination::Named { name, hints });
+        let order = edit::Order { image, instruction, destination, options, access };
         self.submit(order, arrival).map_err(|refused| refused.status())?.result().await
     }
 
@@ -150,9 +157,10 @@ impl SmartEditService for Service {
         request: Request<v1::EditStreamRequest>,
     ) -> Result<Response<Self::EditStreamStream>, Status> {
         let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
-        let v1::EditStreamRequest { image, instruction, deployment, options } = request.into_inner();
-        let options = options.unwrap_or_default();
-        let order = edit::Order { image, instruction, deployment, options, access };
+        let hints = Hints::of(request.metadata().as_ref());
+        let v1::EditStreamRequest { image, instruction, deployment: name, options } = request.into_inner();
+        let (options, destination) = (options.unwrap_or_default(), Destination::Named { name, hints });
+        let order = edit::Order { image, instruction, destination, options, access };
         Ok(self.submit(order, arrival).map_err(|refused| refused.status())?.stream())
     }
 
@@ -179,7 +187,7 @@ impl SmartEditService for Service {
         request: Request<v1::GetDeploymentRequest>,
     ) -> Result<Response<v1::GetDeploymentResponse>, Status> {
         let access = Access::of(request.extensions());
-        let found = self.deployment(&request.get_ref().name, &access);
+        let found = self.find(&request.get_ref().name, &access);
         let deployment = found.map_err(|failure| status(&failure, None))?;
         let deployment = Some(self.describe(&deployment, &access));
         Ok(Response::new(v1::GetDeploymentResponse { deployment }))

@@ -39,7 +39,9 @@ impl Reloader {
             let settings = needs_restart.join(", ");
             tracing::warn!(settings, "settings differ that only a new start brings into effect");
         }
-        let applied = service.deployments().apply(&config).await;
+        // Between the two, so that requests of a route find what they are to get, and no longer get what is to go.
+        let routes = || service.routes().replace(&config.routes);
+        let applied = service.deployments().apply(&config, routes).await;
         for (deployment, reason) in &applied.failed {
             tracing::error!(deployment, reason, "could not be loaded; what was served before still is");
         }

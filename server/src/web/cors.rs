@@ -6,16 +6,18 @@ use axum::http::{HeaderName, HeaderValue, Method, header};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use crate::config::ANY_ORIGIN;
+use crate::service::DEPLOYMENT;
 
 /// How long a browser need not ask again.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// What scripts may read of a response besides its content.
-const EXPOSED: [HeaderName; 7] = [
+const EXPOSED: [HeaderName; 8] = [
     HeaderName::from_static("grpc-status"),
     HeaderName::from_static("grpc-message"),
     HeaderName::from_static("grpc-status-details-bin"),
     HeaderName::from_static("x-request-id"),
+    HeaderName::from_static(DEPLOYMENT),
     header::RETRY_AFTER,
     header::CONTENT_TYPE,
     header::WWW_AUTHENTICATE,

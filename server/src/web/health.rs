@@ -14,7 +14,7 @@ pub(super) async fn live() -> &'static str {
     "alive\n"
 }
 
-/// `GET /readyz`: 200 if edits of the default deployment are served, else 503 and the reason.
+/// `GET /readyz`: 200 if edits that name no deployment are served, else 503 and the reason.
 pub(super) async fn ready(State(shared): State<Shared>) -> Response {
     match shared.service.ready() {
         Ok(()) => "ready\n".into_response(),

@@ -1,6 +1,7 @@
 //! `POST /v1/images/edits`: an edit in OpenAI's form, for programs that speak it.
 //!
-//! The form's `model` is a deployment and its `prompt` the instruction. Every request goes through the checks, limits and
+//! The form's `model` is a deployment or a route, and its `prompt` the instruction. A route gives all edits of a request to one
+//! deployment. Every request goes through the checks, limits and
 //! queue of the gRPC call, and a caller who hangs up stops its edits.
 
 mod form;
@@ -9,7 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::extract::multipart::{Multipart, MultipartRejection};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine;
@@ -21,7 +22,7 @@ use self::form::Form;
 use super::Shared;
 use super::error::Refused;
 use crate::security::Access;
-use crate::service::Arrival;
+use crate::service::{Arrival, DEPLOYMENT, Hints};
 use crate::status::status;
 
 /// Edited pictures.
@@ -62,16 +63,18 @@ pub(super) async fn edit(
     access.charge(more).map_err(|failure| status(&failure, None))?;
     // All are in line before the first is waited for. Where one is refused or fails, dropping the others stops them.
     let submit = |order| shared.service.submit(order, arrival).map_err(|refused| refused.status());
-    let tickets = form.orders(access).map(submit);
+    let tickets = form.orders(access, Hints::of(&headers)).map(submit);
     let tickets = tickets.collect::<Result<Vec<_>, _>>()?;
-    let request_id = tickets.first().and_then(|ticket| HeaderValue::try_from(ticket.request_id()).ok());
+    let about =
+        tickets.first().map(|first| [("x-request-id", first.request_id()), (DEPLOYMENT, first.deployment())]);
+    let about = about.map(|about| about.map(|(name, value)| (name, HeaderValue::try_from(value))));
     let mut results = Vec::new();
     for ticket in tickets {
         results.extend(ticket.result().await?.into_inner().result);
     }
     let mut response = Json(Edited::of(&results)).into_response();
-    if let Some(id) = request_id {
-        response.headers_mut().insert("x-request-id", id);
+    for (name, value) in about.into_iter().flatten() {
+        response.headers_mut().extend(value.ok().map(|value| (HeaderName::from_static(name), value)));
     }
     Ok(response)
 }

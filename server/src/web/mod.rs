@@ -6,7 +6,7 @@
 //! | `GET /healthz`, `GET /readyz` | whether the server is alive, and whether it serves edits; see [`health`] |
 //! | `GET /metrics` | everything in [`crate::metrics`] |
 //! | `POST /v1/images/edits` | an edit, in OpenAI's form; see [`images`] |
-//! | `GET /v1/models`, `GET /v1/models/NAME` | the deployments, in OpenAI's form |
+//! | `GET /v1/models`, `GET /v1/models/NAME` | the deployments and routes, in OpenAI's form |
 //! | `POST /SERVICE/METHOD` | the gRPC services, in the form of gRPC-Web |
 
 mod cors;

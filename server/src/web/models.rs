@@ -1,4 +1,4 @@
-//! The deployments, in the form of OpenAI's models.
+//! The deployments and routes, in the form of OpenAI's models.
 
 use axum::extract::{Path, State};
 use axum::{Extension, Json};
@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use super::Shared;
 use super::error::Refused;
-use crate::deployment::Deployment;
 use crate::security::Access;
 use crate::status::status;
 
@@ -17,7 +16,7 @@ pub(super) struct Models {
     data: Vec<Model>,
 }
 
-/// A deployment as a model.
+/// A deployment or a route as a model.
 #[derive(Serialize)]
 pub(super) struct Model {
     id: String,
@@ -27,26 +26,27 @@ pub(super) struct Model {
 }
 
 impl Model {
-    fn of(deployment: &Deployment) -> Self {
+    fn of(name: &str) -> Self {
         // When a model was made is not known; clients want a number.
-        Self { id: deployment.name().to_owned(), object: "model", created: 0, owned_by: "smartedit" }
+        Self { id: name.to_owned(), object: "model", created: 0, owned_by: "smartedit" }
     }
 }
 
-/// `GET /v1/models`: every deployment that the caller may use.
+/// `GET /v1/models`: every deployment that the caller may use, and every route after them.
 pub(super) async fn list(State(shared): State<Shared>, Extension(access): Extension<Access>) -> Json<Models> {
     let deployments = shared.service.visible(&access);
-    let data = deployments.iter().map(|deployment| Model::of(deployment)).collect();
-    Json(Models { object: "list", data })
+    let routes = shared.service.visible_routes(&access);
+    let names = deployments.iter().map(|deployment| deployment.name());
+    let names = names.chain(routes.iter().map(|route| &**route.name()));
+    Json(Models { object: "list", data: names.map(Model::of).collect() })
 }
 
-/// `GET /v1/models/NAME`: one deployment.
+/// `GET /v1/models/NAME`: one of them.
 pub(super) async fn describe(
     State(shared): State<Shared>,
     Extension(access): Extension<Access>,
     Path(name): Path<String>,
 ) -> Result<Json<Model>, Refused> {
-    let found = shared.service.deployment(&name, &access);
-    let deployment = found.map_err(|failure| status(&failure, None))?;
-    Ok(Json(Model::of(&deployment)))
+    shared.service.find(&name, &access).map_err(|failure| status(&failure, None))?;
+    Ok(Json(Model::of(&name)))
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::*;
-use crate::config::Limits;
+use crate::config::{Limits, RouteConfig};
 use crate::deployment::{Deployments, Loader};
 use crate::server::tests::{Shelf, config};
 use crate::work::Editor;
@@ -219,6 +219,36 @@ async fn deployments_are_models() {
     assert_eq!((&list["object"], &list["data"][0]["id"]), (&"list".into(), &"default".into()));
     assert_eq!(site.get("/v1/models/default").await.json()["object"], "model");
     assert_eq!(site.get("/v1/models/nothing").await.refused(404).0, "model_not_found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_is_a_model_and_gives_a_request_to_one_deployment() {
+    let mut config = config();
+    let deployment = config.deployments["default"].clone();
+    config.deployments = ["a", "b"].map(|name| (name.to_owned(), deployment.clone())).into();
+    let weights = ["a", "b"].map(|name| (name.to_owned(), 1.0)).into();
+    config.routes = [("both".to_owned(), RouteConfig { weights, ..RouteConfig::default() })].into();
+    let site = Site::new(Some(Scripted::of(vec![steps(1)])), &config);
+    for name in ["a", "b"] {
+        site.service.deployments().get(name).unwrap().loaded().await.unwrap();
+    }
+    let names = site.get("/v1/models").await.json();
+    let names: Vec<_> = names["data"].as_array().unwrap().iter().map(|model| &model["id"]).collect();
+    assert_eq!(names, ["a", "b", "both"]);
+    assert_eq!(site.get("/v1/models/both").await.json()["id"], "both");
+
+    let image = picture();
+    let fields: [(&str, &[u8]); 4] =
+        [("image", &image), ("prompt", b"Make it blue"), ("model", b"both"), ("n", b"10")];
+    let answer = site.edit(&fields).await;
+    let name = answer.headers["smartedit-deployment"].to_str().unwrap();
+    let sample = format!(r#"smartedit_edits_total{{deployment="{name}",outcome="OK"}} 10"#);
+    let metrics = site.get("/metrics").await;
+    assert!(metrics.text().contains(&sample), "no {sample} in {}", metrics.text());
+
+    let mut chosen = form(&fields);
+    chosen.headers_mut().insert("smartedit-deployment", "a".parse().unwrap());
+    assert_eq!(site.ask(chosen).await.refused(400).1, "smartedit-deployment");
 }
 
 #[tokio::test(flavor = "multi_thread")]

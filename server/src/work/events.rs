@@ -123,19 +123,19 @@ pub trait Observer: Send + Sync {
 /// A channel for the events of one request: its two ends.
 pub fn channel() -> (Reporter, Events) {
     let shared = Arc::new(Shared::default());
-    (Reporter { shared: shared.clone(), observer: None }, Events(shared))
+    (Reporter { shared: shared.clone(), observers: Vec::new() }, Events(shared))
 }
 
 /// The worker's end. Dropped without a result, it reports a failure.
 pub struct Reporter {
     shared: Arc<Shared>,
-    observer: Option<Box<dyn Observer>>,
+    observers: Vec<Box<dyn Observer>>,
 }
 
 impl Reporter {
-    /// The same, heard by an observer too, before the caller can read it.
+    /// The same, heard by one more observer, before the caller can read it.
     pub fn observed_by(mut self, observer: impl Observer + 'static) -> Self {
-        self.observer = Some(Box::new(observer));
+        self.observers.push(Box::new(observer));
         self
     }
 
@@ -145,7 +145,7 @@ impl Reporter {
         if pending.over {
             return;
         }
-        if let Some(observer) = &self.observer {
+        for observer in &self.observers {
             observer.progress(&progress);
         }
         match (pending.events.back_mut(), progress) {
@@ -170,7 +170,7 @@ impl Reporter {
         let mut pending = self.shared.lock();
         if !pending.over {
             pending.over = true;
-            if let Some(observer) = &self.observer {
+            for observer in &self.observers {
                 observer.finished(outcome.as_ref());
             }
             pending.events.push_back(Event::Finished(outcome.map(Box::new)));

@@ -42,9 +42,28 @@ impl Queue {
     ///
     /// The job is refused, and dropped.
     pub fn push(&self, job: Job) -> Result<(), Refusal> {
-        let (demand, allowed) = (job.demand(), job.stop.remaining());
         self.prune();
-        let mut state = self.lock();
+        self.push_to(self.lock(), job)
+    }
+
+    /// Puts a job in line if that is empty and the job can be begun at once; tells whether it did. A job that is not put
+    /// in line is dropped.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::push`].
+    pub fn push_if_free(&self, job: Job) -> Result<bool, Refusal> {
+        self.prune();
+        let state = self.lock();
+        if !state.schedule.is_free() {
+            drop(state);
+            return Ok(false);
+        }
+        self.push_to(state, job).map(|()| true)
+    }
+
+    fn push_to(&self, mut state: MutexGuard<'_, State>, job: Job) -> Result<(), Refusal> {
+        let (demand, allowed) = (job.demand(), job.stop.remaining());
         if let Err((refusal, run)) = state.schedule.push(demand, allowed, Instant::now(), Run::new(job)) {
             drop(state);
             drop(run);
@@ -279,6 +298,18 @@ mod tests {
         assert!(queue.push(order(1).job).is_err());
         over(&queue, working);
         assert!(queue.push(order(1).job).is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_must_not_wait_is_taken_by_idle_workers_alone() {
+        let (queue, working) = busy(4);
+        assert_eq!(queue.push_if_free(order(1).job), Ok(false));
+        assert_eq!(queue.load(), (0, 1));
+        over(&queue, working);
+        assert_eq!(queue.push_if_free(order(1).job), Ok(true));
+        // It has been put in line, and no worker has looked yet.
+        assert_eq!(queue.push_if_free(order(1).job), Ok(false));
+        assert_eq!(queue.counters().refused_full, 0);
     }
 
     #[tokio::test(start_paused = true)]

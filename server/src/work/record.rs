@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use image::RgbImage;
 use ndarray::Array4;
-use smartedit_core::picture::PictureDifference;
+use smartedit_core::picture::{PictureDifference, ValueDifference};
 
 use super::memory::{Memory, MemoryWatch};
 
@@ -15,6 +15,10 @@ pub enum Record {
     Reference,
     /// How it differs from this one.
     Against(Arc<Reference>),
+    /// The edited picture alone.
+    Picture,
+    /// How the edited picture differs from this one.
+    AgainstPicture(Arc<RgbImage>),
 }
 
 /// An edit that others are compared with.
@@ -31,7 +35,7 @@ pub struct Reference {
 pub struct Recorded {
     /// What was asked for.
     pub kept: Kept,
-    /// Resident memory of the process; `None` where the system does not tell.
+    /// Resident memory of the process; `None` where the system does not tell, and where only the picture is kept.
     pub memory: Option<Memory>,
 }
 
@@ -47,6 +51,10 @@ pub enum Kept {
         /// Of the edited pictures, before they are encoded.
         pixels: Result<PictureDifference, String>,
     },
+    /// The edited picture, before it was encoded.
+    Picture(Arc<RgbImage>),
+    /// How the edited pictures differ, before they are encoded, or why they cannot be compared.
+    PictureDifference(Result<ValueDifference, String>),
 }
 
 /// How latents differ from another edit's.
@@ -70,12 +78,14 @@ impl LatentDifference {
 /// Keeps what a [`Record`] asks for while an edit runs.
 pub(super) struct Recorder {
     recording: Recording,
-    memory: MemoryWatch,
+    memory: Option<MemoryWatch>,
 }
 
 enum Recording {
     Reference(Vec<Array4<f32>>),
     Difference { from: Arc<Reference>, latents: Result<LatentDifference, String> },
+    Picture,
+    PictureDifference(Arc<RgbImage>),
 }
 
 impl Recorder {
@@ -85,13 +95,18 @@ impl Recorder {
             Record::Against(from) => {
                 Recording::Difference { from: from.clone(), latents: Ok(LatentDifference::default()) }
             }
+            Record::Picture => Recording::Picture,
+            Record::AgainstPicture(from) => Recording::PictureDifference(from.clone()),
         };
-        Self { recording, memory: MemoryWatch::start() }
+        let watched = matches!(record, Record::Reference | Record::Against(_));
+        Self { recording, memory: watched.then(MemoryWatch::start) }
     }
 
     /// A unit of work is done.
     pub(super) fn unit(&mut self) {
-        self.memory.look();
+        if let Some(memory) = &mut self.memory {
+            memory.look();
+        }
     }
 
     /// A denoising step is done, with these latents.
@@ -105,12 +120,13 @@ impl Recorder {
                     *latents = Err(why);
                 }
             }
+            Recording::Picture | Recording::PictureDifference(_) => {}
         }
     }
 
     /// The edit is done, with this picture.
     pub(super) fn finish(self, picture: RgbImage) -> Recorded {
-        let memory = self.memory.finish();
+        let memory = self.memory.and_then(MemoryWatch::finish);
         let kept = match self.recording {
             Recording::Reference(latents) => Kept::Reference(Arc::new(Reference { latents, picture })),
             Recording::Difference { from, latents } => Kept::Difference {
@@ -118,6 +134,10 @@ impl Recorder {
                 pixels: PictureDifference::between(&from.picture, &picture)
                     .ok_or_else(|| other_size(&picture, &from.picture)),
             },
+            Recording::Picture => Kept::Picture(Arc::new(picture)),
+            Recording::PictureDifference(from) => Kept::PictureDifference(
+                ValueDifference::between(&from, &picture).ok_or_else(|| other_size(&picture, &from)),
+            ),
         };
         Recorded { kept, memory }
     }
@@ -184,7 +204,7 @@ mod tests {
         };
         match recorded(&Record::Against(reference), steps, RgbImage::new(width, 8)) {
             Kept::Difference { latents, pixels } => (latents, pixels),
-            Kept::Reference(_) => panic!("a difference was asked for"),
+            other => panic!("a difference was asked for, not {other:?}"),
         }
     }
 
@@ -217,6 +237,26 @@ mod tests {
         assert_eq!(difference(&four).unwrap_err(), "more than 3 steps");
         let shape = difference(&[one, latents(1.0, 3)]).unwrap_err();
         assert_eq!(shape, "shape [1, 4, 3, 3] instead of [1, 4, 2, 2]");
+    }
+
+    #[test]
+    fn pictures_are_compared_alone_where_nothing_else_is_asked_for() {
+        let Kept::Picture(first) = recorded(&Record::Picture, &[latents(1.0, 2)], RgbImage::new(16, 8))
+        else {
+            panic!("a picture was asked for")
+        };
+        let against = |picture: RgbImage| match recorded(&Record::AgainstPicture(first.clone()), &[], picture)
+        {
+            Kept::PictureDifference(difference) => difference,
+            other => panic!("a difference was asked for, not {other:?}"),
+        };
+        let equal = against(RgbImage::new(16, 8)).unwrap();
+        assert_eq!((equal.max, equal.mean, equal.psnr), (0, 0.0, f64::INFINITY));
+        let mut other = RgbImage::new(16, 8);
+        other.put_pixel(3, 4, image::Rgb([0, 96, 0]));
+        let unequal = against(other).unwrap();
+        assert_eq!((unequal.max, unequal.mean), (96, 96.0 / (16.0 * 8.0 * 3.0)));
+        assert_eq!(against(RgbImage::new(24, 8)).unwrap_err(), "size 24×8 instead of 16×8");
     }
 
     #[test]

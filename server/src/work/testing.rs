@@ -102,11 +102,16 @@ pub(crate) enum Act {
     PanicAtStep,
 }
 
-/// So many steps of denoising, then the picture.
+/// So many steps of denoising, then a black picture.
 pub(crate) fn steps(total: usize) -> Vec<Act> {
+    steps_to(total, RgbImage::new(16, 8))
+}
+
+/// So many steps of denoising, then this picture.
+pub(crate) fn steps_to(total: usize, image: RgbImage) -> Vec<Act> {
     let stage = StageKind::Denoiser;
     let steps = (1..=total).map(|done| Progress::Step { done, total });
-    let output = EditOutput { image: RgbImage::new(16, 8), reply: None };
+    let output = EditOutput { image, reply: None };
     std::iter::once(Progress::StageStarted(stage))
         .chain(steps)
         .chain([Progress::StageFinished { stage, cached: false }, Progress::Finished(output)])

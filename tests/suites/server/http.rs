@@ -4,10 +4,16 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::Value;
+use smartedit_client::EditRequest;
+use smartedit_server::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::running::{Running, request};
+use crate::routes::{answered_twice, shadowed};
+use crate::running::{INSTRUCT_PIX2PIX, Running, config, request};
+
+/// A second deployment of the InstructPix2Pix model.
+const INSTRUCT_PIX2PIX_AGAIN: &str = "again";
 
 /// The status and content of what is found there.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
@@ -21,12 +27,19 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (status, content.to_owned())
 }
 
-/// A server that has made an edit, the same again, and refused one.
+/// A server that has made an edit, the same again, another on a route with a shadow, and refused one.
 async fn busy() -> Running {
-    let server = Running::start().await;
+    let route = shadowed(INSTRUCT_PIX2PIX, INSTRUCT_PIX2PIX_AGAIN);
+    let mut config = Config { routes: [("twice".to_owned(), route)].into(), ..config() };
+    let again = config.deployments[INSTRUCT_PIX2PIX].clone();
+    config.deployments.insert(INSTRUCT_PIX2PIX_AGAIN.to_owned(), again);
+    let server = Running::start_with(config).await;
     for _ in 0..2 {
         server.client.edit(request(2)).await.unwrap();
     }
+    let routed = EditRequest { deployment: Some("twice".to_owned()), ..request(2) };
+    server.client.edit(routed).await.unwrap();
+    answered_twice(&server, "twice", INSTRUCT_PIX2PIX_AGAIN, 1).await;
     server.client.edit(request(0)).await.unwrap_err();
     assert_eq!(get(server.http, "/healthz").await.0, 200);
     assert_eq!(get(server.http, "/readyz").await, (200, "ready\n".to_owned()));

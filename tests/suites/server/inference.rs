@@ -69,7 +69,10 @@ async fn metadata(server: &Running, model: &str) -> oip::ModelMetadataResponse {
     server.inference.clone().model_metadata(request).await.unwrap().into_inner()
 }
 
-async fn infer(server: &Running, request: ModelInferRequest) -> Result<ModelInferResponse, Status> {
+pub(crate) async fn infer(
+    server: &Running,
+    request: ModelInferRequest,
+) -> Result<ModelInferResponse, Status> {
     server.inference.clone().model_infer(request).await.map(tonic::Response::into_inner)
 }
 

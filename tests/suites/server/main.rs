@@ -16,6 +16,7 @@ mod leaks;
 mod lifecycle;
 mod program;
 mod rejections;
+mod routes;
 mod running;
 mod scheduling;
 mod stages;

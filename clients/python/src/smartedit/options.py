@@ -80,6 +80,8 @@ class EditOptions(TypedDict, total=False):
     """The LoRA adapter; `none` is no adapter. Default: the deployment's default one."""
     adapter_scale: float | None
     """How strong the adapter is, 1 as it was trained. Default: as the deployment says."""
+    route_key: str | None
+    """What keeps edits on one deployment of a route. Default: any of the route's deployments."""
     initial_latents: Array | None
     """Noise of unit variance to start from, `[1, 4, height / 8, width / 8]`, instead of the seed's."""
     step_noise: Sequence[Array] | None

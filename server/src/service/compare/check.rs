@@ -10,6 +10,7 @@ use super::Comparison;
 use crate::failure::{Failure, Violations};
 use crate::security::Access;
 use crate::service::edit::{Order, Prepared};
+use crate::service::routing::{Chosen, Destination};
 use crate::service::{Arrival, Service};
 use crate::work::Stop;
 
@@ -38,9 +39,12 @@ impl Service {
         // The call itself has been counted as one request.
         access.charge(u32::try_from(deployments.len()).unwrap_or(u32::MAX).saturating_sub(1))?;
         let seed = *options.seed.get_or_insert_with(|| fastrand::u32(..).into());
-        let prepare = |deployment| {
+        let prepare = |name: String| {
             let (image, instruction, options) = (image.clone(), instruction.clone(), options.clone());
-            self.prepare(Order { image, instruction, deployment, options, access: access.clone() })
+            let deployment = self.lease(&name, access)?;
+            let destination = Destination::Chosen(Chosen { deployment: deployment.clone(), route: None });
+            let order = Order { image, instruction, destination, options, access: access.clone() };
+            self.prepare(deployment, order)
         };
         let edits = deployments.into_iter().map(prepare).collect::<Result<Vec<_>, _>>()?;
         let memory = self.reserve(&edits)?;
@@ -85,6 +89,9 @@ impl Service {
         if options.keep_on_disconnect {
             violations
                 .add("options.keep_on_disconnect", "is not possible: a comparison ends with its caller");
+        }
+        if !options.route_key.is_empty() {
+            violations.add("options.route_key", "is not possible: a comparison names its deployments");
         }
         match violations.is_empty() {
             true => Ok(()),

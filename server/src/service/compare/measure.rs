@@ -75,7 +75,7 @@ impl Measure {
                 latent_outcome: Some(self.latent_outcome(latents)),
                 pixel_outcome: Some(pixel_outcome(pixels)),
             }),
-            (Some(Kept::Reference(_)) | None, _) => {
+            (Some(Kept::Reference(_) | Kept::Picture(_) | Kept::PictureDifference(_)) | None, _) => {
                 let why = "the first deployment failed".to_owned();
                 Some(v1::CompareDifference {
                     latent_outcome: Some(LatentOutcome::LatentsIncomparable(why.clone())),

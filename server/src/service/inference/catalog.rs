@@ -10,7 +10,9 @@ use super::Inference;
 use crate::config::DeploymentConfig;
 use crate::deployment::{Lease, State};
 use crate::failure::{Failure, shortened};
+use crate::route::Route;
 use crate::security::Access;
+use crate::service::routing::{Chosen, Destination, Hints};
 use crate::work::Editor;
 
 /// Between a deployment's name, which cannot hold it, and a stage's.
@@ -29,8 +31,8 @@ pub(super) const REPLY: &str = "reply";
 pub(super) struct Model {
     pub(super) contract: Contract,
     pub(super) deployment: Lease,
-    /// Whether the request names a version.
-    pub(super) is_pinned: bool,
+    /// The route that the deployment was chosen by.
+    pub(super) route: Option<Arc<Route>>,
     pub(super) editor: Arc<dyn Editor>,
     pub(super) computes: Computes,
 }
@@ -82,7 +84,8 @@ impl Datatype {
 }
 
 impl Inference {
-    /// The model of a name and version that can be computed.
+    /// The model of a name and version that can be computed. That of a route is like that of the deployment which most of its
+    /// requests go to.
     ///
     /// # Errors
     ///
@@ -91,12 +94,35 @@ impl Inference {
     pub(super) fn model(&self, name: &str, version: &str, access: &Access) -> Result<Model, Failure> {
         let (deployment, stage) = self.find(name, version, access)?;
         let editor = deployment.editor()?;
-        let model = match stage {
-            None => Some(Model::edit(deployment, editor)),
-            Some(kind) => Model::stage(deployment, editor, kind),
+        match stage {
+            None => Ok(Model::edit(name.to_owned(), Chosen { deployment, route: None }, editor)),
+            Some(kind) => Model::stage(deployment, editor, kind).ok_or_else(|| unknown(name, String::new())),
+        }
+    }
+
+    /// The model that a request with these hints and this key gets. A route has no models of stages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::model`]; none of the route's deployments can be used, or the request asks for one that it may not have.
+    pub(super) fn chosen_model(
+        &self,
+        name: &str,
+        version: &str,
+        (hints, key): (Hints, &str),
+        access: &Access,
+    ) -> Result<Model, Failure> {
+        let model = self.model(name, version, access)?;
+        if matches!(model.computes, Computes::Stage(_)) {
+            return Ok(model);
+        }
+        let wanted = match version {
+            "" => name.to_owned(),
+            version => versioned(name, version),
         };
-        let model = model.ok_or_else(|| unknown(name, String::new()))?;
-        Ok(Model { is_pinned: !version.is_empty(), ..model })
+        let chosen = self.service.choose(Destination::Named { name: wanted, hints }, key, access)?;
+        let editor = chosen.deployment.editor()?;
+        Ok(Model::edit(name.to_owned(), chosen, editor))
     }
 
     /// The deployment that a model belongs to, and the stage that it is.
@@ -113,6 +139,14 @@ impl Inference {
         };
         let kind = stage.map(|stage| StageKind::ALL.into_iter().find(|kind| kind.name() == stage));
         let deployments = self.service.deployments();
+        if stage.is_none()
+            && let Some(main) = self.service.main_of(owner, access)
+        {
+            // A route has no versions: those of its deployments are not each other's.
+            let leased = version.is_empty().then(|| deployments.lease(&main).ok()).flatten();
+            let leased = leased.ok_or_else(|| unknown(name, String::new()))?;
+            return Ok((leased, None));
+        }
         let is_known = DeploymentConfig::is_name(owner) && self.service.deployment(owner, access).is_ok();
         if !is_known || kind == Some(None) {
             return Err(unknown(name, String::new()));
@@ -140,7 +174,8 @@ impl Inference {
             else {
                 continue;
             };
-            models.push(Model::edit(deployment.clone(), editor.clone()));
+            let chosen = Chosen { deployment: deployment.clone(), route: None };
+            models.push(Model::edit(deployment.name().to_owned(), chosen, editor.clone()));
             let stages = StageKind::ALL.into_iter();
             models.extend(stages.filter_map(|kind| Model::stage(deployment.clone(), editor.clone(), kind)));
         }
@@ -149,15 +184,15 @@ impl Inference {
 }
 
 impl Model {
-    fn edit(deployment: Lease, editor: Arc<dyn Editor>) -> Self {
+    fn edit(name: String, chosen: Chosen, editor: Arc<dyn Editor>) -> Self {
         let text = |name| Spec { name, datatype: Datatype::Bytes, shape: vec![Dim::Is(1)], optional: false };
         let mut outputs = vec![text(IMAGE)];
         if matches!(editor.config().pipeline, PipelineConfig::SmartEdit { .. }) {
             outputs.push(text(REPLY));
         }
-        let name = deployment.name().to_owned();
         let contract = Contract { name, inputs: vec![text(IMAGE), text(INSTRUCTION)], outputs };
-        Self { contract, deployment, is_pinned: false, editor, computes: Computes::Edit }
+        let Chosen { deployment, route } = chosen;
+        Self { contract, deployment, route, editor, computes: Computes::Edit }
     }
 
     /// A stage of a deployment; `None` if its model has no such stage.
@@ -165,20 +200,12 @@ impl Model {
         let stage = editor.stage(kind)?;
         let name = format!("{}{SEPARATOR}{kind}", deployment.name());
         let contract = Contract::of(name, &editor.config().stages.get(&kind)?.network);
-        Some(Self { contract, deployment, is_pinned: false, editor, computes: Computes::Stage(stage) })
+        Some(Self { contract, deployment, route: None, editor, computes: Computes::Stage(stage) })
     }
 
     /// The version, as the protocol has it.
     pub(super) fn version(&self) -> String {
         self.deployment.version().to_string()
-    }
-
-    /// What an edit names to get this very model, or whichever version is the current one.
-    pub(super) fn wanted(&self) -> String {
-        match self.is_pinned {
-            true => versioned(self.deployment.name(), &self.version()),
-            false => self.deployment.name().to_owned(),
-        }
     }
 }
 

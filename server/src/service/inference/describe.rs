@@ -33,7 +33,7 @@ pub(super) fn server() -> oip::ServerMetadataResponse {
 }
 
 impl Inference {
-    /// Whether requests for the default deployment are taken.
+    /// Whether requests for the default route, or the default deployment, are taken.
     pub(super) fn is_ready(&self) -> bool {
         self.service.ready().is_ok()
     }

@@ -11,6 +11,7 @@ use super::statistics::Phases;
 use super::write::Notes;
 use crate::failure::{Failure, Violations};
 use crate::service::edit::{About, Order, Ticket, next};
+use crate::service::routing::{Chosen, Destination};
 use crate::status::status;
 use crate::work::{Event, Finished, Preview, Progress};
 
@@ -72,9 +73,10 @@ fn order(asked: &mut Asked, parameters: &EditParameters) -> Result<Order, Failur
     let (image, instruction) = (string(IMAGE), string(INSTRUCTION));
     let instruction = String::from_utf8(instruction.into())
         .map_err(|_| Failure::invalid(format!("inputs.{INSTRUCTION}"), "is not UTF-8"))?;
-    let deployment = asked.model.wanted();
+    let (deployment, route) = (asked.model.deployment.clone(), asked.model.route.clone());
+    let destination = Destination::Chosen(Chosen { deployment, route });
     let (options, access) = (parameters.options.clone(), asked.access.clone());
-    Ok(Order { image, instruction, deployment, options, access })
+    Ok(Order { image, instruction, destination, options, access })
 }
 
 /// The failure of an edit, with what this protocol calls the fields at fault.
@@ -107,6 +109,7 @@ type Answer = (Vec<(&'static str, Value)>, Notes);
 fn result(about: &About, finished: Finished) -> Answer {
     let notes = Notes::default()
         .text("request_id", &about.request_id)
+        .text("deployment", &about.deployment)
         .text("mime_type", finished.format.mime_type())
         .integer("seed", about.seed)
         .integer("width", finished.width.into())

@@ -12,11 +12,11 @@ use tonic::Status;
 
 use super::Inference;
 use super::catalog::{Computes, Model};
-use super::parameters::{EditParameters, Parameters};
+use super::parameters::{self, EditParameters, Parameters};
 use super::read::Tensors;
 use crate::failure::{Failure, Violations};
 use crate::security::Access;
-use crate::service::Arrival;
+use crate::service::{Arrival, Hints};
 use crate::status::status;
 
 /// The answers to one request. The last one is the result, or why there is none; others come only if asked for.
@@ -51,8 +51,9 @@ impl Inference {
         request: ModelInferRequest,
         arrival: Arrival,
         access: Access,
+        hints: Hints,
     ) -> Result<ModelInferResponse, Status> {
-        let answer = self.answers(request, arrival, access, false).next().await;
+        let answer = self.answers(request, arrival, access, hints, false).next().await;
         answer.unwrap_or_else(|| Err(status(&Failure::Lost, None)))
     }
 
@@ -62,9 +63,10 @@ impl Inference {
         request: ModelInferRequest,
         arrival: Arrival,
         access: Access,
+        hints: Hints,
         streaming: bool,
     ) -> Answers {
-        match self.check(request, arrival, access, streaming) {
+        match self.check(request, arrival, access, hints, streaming) {
             Ok((asked, Work::Edit(parameters))) => self.edit(asked, *parameters),
             Ok((asked, Work::Stage(stage))) => self.run(asked, stage),
             Err(failure) => {
@@ -80,6 +82,7 @@ impl Inference {
         mut request: ModelInferRequest,
         mut arrival: Arrival,
         access: Access,
+        hints: Hints,
         streaming: bool,
     ) -> Result<(Asked, Work), Failure> {
         if !self.service.is_accepting() {
@@ -88,7 +91,8 @@ impl Inference {
         if streaming {
             access.charge(1)?;
         }
-        let model = self.model(&request.model_name, &request.model_version, &access)?;
+        let key = parameters::route_key(&request.parameters);
+        let model = self.chosen_model(&request.model_name, &request.model_version, (hints, key), &access)?;
         let started = Instant::now();
         let mut violations = Violations::default();
         let limits = &self.service.0.config.limits;

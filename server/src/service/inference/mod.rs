@@ -25,8 +25,9 @@ use tonic::{Request, Response, Status, Streaming};
 
 use self::lane::Lanes;
 use self::statistics::Statistics;
+use self::stream::Call;
 use super::admission::Permit;
-use super::{Arrival, Service};
+use super::{Arrival, Hints, Service};
 use crate::failure::Failure;
 use crate::security::Access;
 use crate::status::status;
@@ -98,7 +99,8 @@ impl GrpcInferenceService for Inference {
         request: Request<oip::ModelInferRequest>,
     ) -> Result<Response<oip::ModelInferResponse>, Status> {
         let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
-        self.clone().infer(request.into_inner(), arrival, access).await.map(Response::new)
+        let hints = Hints::of(request.metadata().as_ref());
+        self.clone().infer(request.into_inner(), arrival, access, hints).await.map(Response::new)
     }
 
     async fn model_stream_infer(
@@ -108,9 +110,8 @@ impl GrpcInferenceService for Inference {
         let (arrival, access) = (Arrival::of(&request), Access::of(request.extensions()));
         let permit = request.extensions().get::<Permit>().cloned();
         let fails_as_a_whole = stream::fails_as_a_whole(request.metadata());
-        let responses =
-            self.clone().responses(request.into_inner(), arrival, access, fails_as_a_whole, permit);
-        Ok(Response::new(responses))
+        let call = Call { arrival, access, hints: Hints::of(request.metadata().as_ref()), fails_as_a_whole };
+        Ok(Response::new(self.clone().responses(request.into_inner(), call, permit)))
     }
 
     async fn model_config(

@@ -12,6 +12,9 @@ use crate::failure::{Violations, shortened};
 /// Where a request's parameters are in messages about it.
 pub(super) const FIELD: &str = "parameters";
 
+/// The parameter that keeps edits on one deployment of a route.
+const ROUTE_KEY: &str = "route_key";
+
 /// Unknown parameters of a request that are named.
 const MAX_UNKNOWN: usize = 8;
 
@@ -28,6 +31,14 @@ pub(super) struct EditParameters {
     pub(super) options: v1::EditOptions,
     /// Whether there are to be answers on the way.
     pub(super) progress: bool,
+}
+
+/// The route key among the parameters of a request, which is needed before the others are read; empty if there is none.
+pub(super) fn route_key(given: &HashMap<String, InferParameter>) -> &str {
+    match given.get(ROUTE_KEY).and_then(|parameter| parameter.parameter_choice.as_ref()) {
+        Some(ParameterChoice::StringParam(key)) => key,
+        _ => "",
+    }
 }
 
 impl<'a> Parameters<'a> {
@@ -99,6 +110,7 @@ impl<'a> Parameters<'a> {
             caller: self.text("caller").unwrap_or_default(),
             adapter: self.text("adapter"),
             adapter_scale: self.number("adapter_scale"),
+            route_key: self.text(ROUTE_KEY).unwrap_or_default(),
         }
     }
 

@@ -17,6 +17,7 @@ impl Inference {
             let message = "is not supported: a model is loaded as it is configured";
             return Err(Failure::invalid(format!("parameters.{name}"), message));
         }
+        self.service.check_is_no_route("model_name", &model_name)?;
         let load = Load { name: model_name.clone(), ..Load::default() };
         self.service.deployments().load(load).await.map(drop).map_err(|failure| renamed(failure, &model_name))
     }

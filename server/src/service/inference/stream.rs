@@ -15,8 +15,8 @@ use super::Inference;
 use super::infer::Answers;
 use crate::failure::Failure;
 use crate::security::Access;
-use crate::service::Arrival;
 use crate::service::admission::Permit;
+use crate::service::{Arrival, Hints};
 use crate::status::status;
 
 /// The answers of a call.
@@ -33,6 +33,16 @@ pub(super) fn fails_as_a_whole(metadata: &MetadataMap) -> bool {
     metadata.get(FAILS_AS_A_WHOLE).is_some_and(|value| value == "true")
 }
 
+/// What all requests of a call have in common.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) arrival: Arrival,
+    pub(super) access: Access,
+    pub(super) hints: Hints,
+    /// Whether the call fails with the first request that does.
+    pub(super) fails_as_a_whole: bool,
+}
+
 /// A request whose answers are awaited.
 struct Pending {
     model: String,
@@ -44,11 +54,10 @@ impl Inference {
     pub(super) fn responses(
         self,
         mut requests: Streaming<ModelInferRequest>,
-        arrival: Arrival,
-        access: Access,
-        fails_as_a_whole: bool,
+        call: Call,
         permit: Option<Permit>,
     ) -> Responses {
+        let arrival = call.arrival;
         Box::pin(async_stream::stream! {
             let _permit = permit;
             let mut running: StreamMap<u64, Tagged> = StreamMap::new();
@@ -59,7 +68,7 @@ impl Inference {
                 tokio::select! {
                     // None: what was running is over, which only polling tells.
                     next = running.next(), if !running.is_empty() => match next {
-                        Some((_, (_, Err(status)))) if fails_as_a_whole => {
+                        Some((_, (_, Err(status)))) if call.fails_as_a_whole => {
                             yield Err(status);
                             return;
                         }
@@ -69,7 +78,9 @@ impl Inference {
                     message = requests.message(), if open && running.len() < MAX_IN_FLIGHT => match message {
                         Ok(Some(request)) => {
                             let arrival = Arrival { at: Instant::now(), ..arrival };
-                            running.insert(received, self.tagged(request, arrival, access.clone()));
+                            let hints = call.hints.drawn_anew();
+                            let call = Call { arrival, hints, ..call.clone() };
+                            running.insert(received, self.tagged(request, call));
                             received += 1;
                         }
                         Ok(None) => open = false,
@@ -92,9 +103,9 @@ impl Inference {
     }
 
     /// The answers to a request, each with what it answers.
-    fn tagged(&self, request: ModelInferRequest, arrival: Arrival, access: Access) -> Tagged {
+    fn tagged(&self, request: ModelInferRequest, call: Call) -> Tagged {
         let (model, id) = (request.model_name.clone(), request.id.clone());
-        let answers: Answers = self.clone().answers(request, arrival, access, true);
+        let answers: Answers = self.clone().answers(request, call.arrival, call.access, call.hints, true);
         Box::pin(answers.map(move |answer| (Pending { model: model.clone(), id: id.clone() }, answer)))
     }
 

@@ -8,6 +8,7 @@ use smartedit_core::picture::encode;
 
 use super::*;
 use crate::security::Access;
+use crate::service::{Destination, Hints};
 use crate::work::testing;
 
 fn picture(width: u32, height: u32) -> Bytes {
@@ -18,7 +19,7 @@ fn order(options: v1::EditOptions) -> Order {
     Order {
         image: picture(64, 40),
         instruction: "Make it blue".to_owned(),
-        deployment: String::new(),
+        destination: Destination::Named { name: String::new(), hints: Hints::of(&http::HeaderMap::new()) },
         options,
         access: Access::anybody(Some(Ipv6Addr::LOCALHOST.into())),
     }

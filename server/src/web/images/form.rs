@@ -7,7 +7,7 @@ use smartedit_proto::v1;
 
 use crate::failure::{Failure, Violations};
 use crate::security::Access;
-use crate::service::Order;
+use crate::service::{Destination, Hints, Order};
 use crate::status::status;
 use crate::web::error::Refused;
 
@@ -47,13 +47,14 @@ impl Form {
     }
 
     /// The edits asked for, each with a seed of its own.
-    pub(super) fn orders(self, access: Access) -> impl Iterator<Item = Order> {
-        let Self { image, prompt, model, edits, options } = self;
+    pub(super) fn orders(self, access: Access, hints: Hints) -> impl Iterator<Item = Order> {
+        let Self { image, prompt, model: name, edits, options } = self;
+        let destination = Destination::Named { name, hints };
         let first = options.seed.unwrap_or_else(|| fastrand::u32(..).into());
         (0..edits).map(move |index| Order {
             image: image.clone(),
             instruction: prompt.clone(),
-            deployment: model.clone(),
+            destination: destination.clone(),
             options: v1::EditOptions { seed: Some(first.wrapping_add(index)), ..options.clone() },
             access: access.clone(),
         })
@@ -119,6 +120,7 @@ impl Reading {
             "negative_prompt" => options.negative_prompt = Some(text),
             "adapter" => options.adapter = Some(text),
             "adapter_scale" => options.adapter_scale = number(violations, name, &text),
+            "route_key" => options.route_key = text,
             // Names the end user for abuse reports; there are none.
             "user" => {}
             "mask" => violations.add(name, "cannot be given: the instruction says what to edit"),
@@ -171,6 +173,8 @@ fn short(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::HeaderMap;
+
     use super::*;
 
     fn read(fields: &[(&str, &str)]) -> Result<Form, Vec<String>> {
@@ -201,16 +205,19 @@ mod tests {
             ("seed", "18446744073709551615"),
             ("steps", "3"),
             ("text_guidance", "2.5"),
+            ("route_key", "somebody"),
             ("user", "somebody"),
         ])
         .unwrap();
-        let orders: Vec<_> = form.orders(Access::anybody(None)).collect();
+        let orders: Vec<_> = form.orders(Access::anybody(None), Hints::of(&HeaderMap::new())).collect();
         let seeds: Vec<_> = orders.iter().map(|order| order.options.seed).collect();
         assert_eq!(seeds, [Some(u64::MAX), Some(0)], "each has a seed of its own");
-        let Order { instruction, deployment, options, .. } = &orders[0];
-        assert_eq!((instruction.as_str(), deployment.as_str()), ("Make it blue", "cats"));
+        let Order { instruction, destination, options, .. } = &orders[0];
+        assert_eq!(instruction, "Make it blue");
+        assert!(matches!(destination, Destination::Named { name, .. } if name == "cats"));
         assert_eq!(options.resolution, Some(v1::Resolution { width: 64, height: 48 }));
         assert_eq!((options.output_quality, options.steps), (Some(80), Some(3)));
+        assert_eq!(options.route_key, "somebody");
         assert_eq!((options.text_guidance, options.output_format()), (Some(2.5), v1::OutputFormat::Jpeg));
     }
 

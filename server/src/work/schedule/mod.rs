@@ -252,6 +252,11 @@ impl<T> Schedule<T> {
             && self.line.bytes().saturating_add(bytes) <= self.rules.max_queue_bytes
     }
 
+    /// Whether an edit put in line now would be begun as soon as a worker looks.
+    pub(super) fn is_free(&self) -> bool {
+        self.line.len() == 0 && self.at_work.len() < self.rules.concurrency
+    }
+
     /// Puts an edit in line. `allowed` is the time until its deadline.
     ///
     /// # Errors

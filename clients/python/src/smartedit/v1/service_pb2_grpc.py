@@ -106,7 +106,7 @@ class SmartEditServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetDeployment(self, request, context):
-        """Describes one deployment; NOT_FOUND if there is none of that name.
+        """Describes one deployment, or the one that most requests of a route go to; NOT_FOUND if there is none of that name.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
