@@ -26,41 +26,41 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from smartedit.v1 import stage_pb2 as smartedit_dot_v1_dot_stage__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17smartedit/v1/edit.proto\x12\x0csmartedit.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18smartedit/v1/stage.proto\"\x83\x08\n\x0b\x45\x64itOptions\x12\x11\n\x04seed\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rtext_guidance\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x1b\n\x0eimage_guidance\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12,\n\nresolution\x18\x05 \x01(\x0b\x32\x18.smartedit.v1.Resolution\x12-\n\x0bresize_mode\x18\x06 \x01(\x0e\x32\x18.smartedit.v1.ResizeMode\x12*\n\tscheduler\x18\x07 \x01(\x0e\x32\x17.smartedit.v1.Scheduler\x12\x18\n\x0btemperature\x18\x08 \x01(\x02H\x04\x88\x01\x01\x12\x15\n\x08template\x18\t \x01(\rH\x05\x88\x01\x01\x12/\n\x0cimage_tokens\x18\n \x01(\x0e\x32\x19.smartedit.v1.ImageTokens\x12\x1c\n\x0fnegative_prompt\x18\x0b \x01(\tH\x06\x88\x01\x01\x12\x1d\n\x10preview_interval\x18\x0c \x01(\rH\x07\x88\x01\x01\x12\x31\n\routput_format\x18\r \x01(\x0e\x32\x1a.smartedit.v1.OutputFormat\x12\x1b\n\x0eoutput_quality\x18\x0e \x01(\rH\x08\x88\x01\x01\x12\x1a\n\x12keep_on_disconnect\x18\x0f \x01(\x08\x12\x37\n\x10\x65xif_orientation\x18\x10 \x01(\x0e\x32\x1d.smartedit.v1.ExifOrientation\x12+\n\nalpha_mode\x18\x11 \x01(\x0e\x32\x17.smartedit.v1.AlphaMode\x12\x16\n\x0e\x63ontrol_tokens\x18\x12 \x01(\x08\x12$\n\x06replay\x18\x13 \x01(\x0b\x32\x14.smartedit.v1.Replay\x12/\n\x0cnoise_source\x18\x14 \x01(\x0e\x32\x19.smartedit.v1.NoiseSource\x12\x10\n\x08no_cache\x18\x15 \x01(\x08\x12(\n\x08priority\x18\x16 \x01(\x0e\x32\x16.smartedit.v1.Priority\x12\x0e\n\x06\x63\x61ller\x18\x17 \x01(\t\x12\x14\n\x07\x61\x64\x61pter\x18\x18 \x01(\tH\t\x88\x01\x01\x12\x1a\n\radapter_scale\x18\x19 \x01(\x02H\n\x88\x01\x01\x42\x07\n\x05_seedB\x08\n\x06_stepsB\x10\n\x0e_text_guidanceB\x11\n\x0f_image_guidanceB\x0e\n\x0c_temperatureB\x0b\n\t_templateB\x12\n\x10_negative_promptB\x13\n\x11_preview_intervalB\x11\n\x0f_output_qualityB\n\n\x08_adapterB\x10\n\x0e_adapter_scale\"+\n\nResolution\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\"a\n\x06Replay\x12-\n\x0finitial_latents\x18\x01 \x01(\x0b\x32\x14.smartedit.v1.Tensor\x12(\n\nstep_noise\x18\x02 \x03(\x0b\x32\x14.smartedit.v1.Tensor\"%\n\x06Tensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xe9\x01\n\nEditResult\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x11\n\tmime_type\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x12\n\ndeployment\x18\x06 \x01(\t\x12\x12\n\x05reply\x18\x07 \x01(\tH\x00\x88\x01\x01\x12*\n\x07timings\x18\x08 \x01(\x0b\x32\x19.smartedit.v1.EditTimings\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x1a\n\x12\x64\x65ployment_version\x18\n \x01(\x04\x42\x08\n\x06_reply\"\x87\x02\n\x0b\x45\x64itTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06queued\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eimage_decoding\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06stages\x18\x04 \x03(\x0b\x32\x19.smartedit.v1.StageTiming\x12\x31\n\x0eimage_encoding\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmean_batch\x18\x06 \x01(\x02\"n\n\x0bStageTiming\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.smartedit.v1.Stage\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61\x63hed\x18\x03 \x01(\x08*\x83\x01\n\nResizeMode\x12\x1b\n\x17RESIZE_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10RESIZE_MODE_KEEP\x10\x01\x12\x17\n\x13RESIZE_MODE_STRETCH\x10\x02\x12\x13\n\x0fRESIZE_MODE_FIT\x10\x03\x12\x14\n\x10RESIZE_MODE_CROP\x10\x04*n\n\tScheduler\x12\x19\n\x15SCHEDULER_UNSPECIFIED\x10\x00\x12\x1d\n\x19SCHEDULER_EULER_ANCESTRAL\x10\x01\x12\x13\n\x0fSCHEDULER_EULER\x10\x02\x12\x12\n\x0eSCHEDULER_DDIM\x10\x03*[\n\x0bImageTokens\x12\x1c\n\x18IMAGE_TOKENS_UNSPECIFIED\x10\x00\x12\x17\n\x13IMAGE_TOKENS_FORCED\x10\x01\x12\x15\n\x11IMAGE_TOKENS_FREE\x10\x02*R\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02*\\\n\x0bNoiseSource\x12\x1c\n\x18NOISE_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13NOISE_SOURCE_CHACHA\x10\x01\x12\x16\n\x12NOISE_SOURCE_TORCH\x10\x02*t\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_PNG\x10\x01\x12\x16\n\x12OUTPUT_FORMAT_JPEG\x10\x02\x12\x16\n\x12OUTPUT_FORMAT_WEBP\x10\x03*l\n\x0f\x45xifOrientation\x12 \n\x1c\x45XIF_ORIENTATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XIF_ORIENTATION_APPLY\x10\x01\x12\x1b\n\x17\x45XIF_ORIENTATION_IGNORE\x10\x02*R\n\tAlphaMode\x12\x1a\n\x16\x41LPHA_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41LPHA_MODE_WHITE\x10\x01\x12\x13\n\x0f\x41LPHA_MODE_DROP\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17smartedit/v1/edit.proto\x12\x0csmartedit.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x18smartedit/v1/stage.proto\"\x96\x08\n\x0b\x45\x64itOptions\x12\x11\n\x04seed\x18\x01 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\x05steps\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1a\n\rtext_guidance\x18\x03 \x01(\x02H\x02\x88\x01\x01\x12\x1b\n\x0eimage_guidance\x18\x04 \x01(\x02H\x03\x88\x01\x01\x12,\n\nresolution\x18\x05 \x01(\x0b\x32\x18.smartedit.v1.Resolution\x12-\n\x0bresize_mode\x18\x06 \x01(\x0e\x32\x18.smartedit.v1.ResizeMode\x12*\n\tscheduler\x18\x07 \x01(\x0e\x32\x17.smartedit.v1.Scheduler\x12\x18\n\x0btemperature\x18\x08 \x01(\x02H\x04\x88\x01\x01\x12\x15\n\x08template\x18\t \x01(\rH\x05\x88\x01\x01\x12/\n\x0cimage_tokens\x18\n \x01(\x0e\x32\x19.smartedit.v1.ImageTokens\x12\x1c\n\x0fnegative_prompt\x18\x0b \x01(\tH\x06\x88\x01\x01\x12\x1d\n\x10preview_interval\x18\x0c \x01(\rH\x07\x88\x01\x01\x12\x31\n\routput_format\x18\r \x01(\x0e\x32\x1a.smartedit.v1.OutputFormat\x12\x1b\n\x0eoutput_quality\x18\x0e \x01(\rH\x08\x88\x01\x01\x12\x1a\n\x12keep_on_disconnect\x18\x0f \x01(\x08\x12\x37\n\x10\x65xif_orientation\x18\x10 \x01(\x0e\x32\x1d.smartedit.v1.ExifOrientation\x12+\n\nalpha_mode\x18\x11 \x01(\x0e\x32\x17.smartedit.v1.AlphaMode\x12\x16\n\x0e\x63ontrol_tokens\x18\x12 \x01(\x08\x12$\n\x06replay\x18\x13 \x01(\x0b\x32\x14.smartedit.v1.Replay\x12/\n\x0cnoise_source\x18\x14 \x01(\x0e\x32\x19.smartedit.v1.NoiseSource\x12\x10\n\x08no_cache\x18\x15 \x01(\x08\x12(\n\x08priority\x18\x16 \x01(\x0e\x32\x16.smartedit.v1.Priority\x12\x0e\n\x06\x63\x61ller\x18\x17 \x01(\t\x12\x14\n\x07\x61\x64\x61pter\x18\x18 \x01(\tH\t\x88\x01\x01\x12\x1a\n\radapter_scale\x18\x19 \x01(\x02H\n\x88\x01\x01\x12\x11\n\troute_key\x18\x1a \x01(\tB\x07\n\x05_seedB\x08\n\x06_stepsB\x10\n\x0e_text_guidanceB\x11\n\x0f_image_guidanceB\x0e\n\x0c_temperatureB\x0b\n\t_templateB\x12\n\x10_negative_promptB\x13\n\x11_preview_intervalB\x11\n\x0f_output_qualityB\n\n\x08_adapterB\x10\n\x0e_adapter_scale\"+\n\nResolution\x12\r\n\x05width\x18\x01 \x01(\r\x12\x0e\n\x06height\x18\x02 \x01(\r\"a\n\x06Replay\x12-\n\x0finitial_latents\x18\x01 \x01(\x0b\x32\x14.smartedit.v1.Tensor\x12(\n\nstep_noise\x18\x02 \x03(\x0b\x32\x14.smartedit.v1.Tensor\"%\n\x06Tensor\x12\r\n\x05shape\x18\x01 \x03(\r\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"\xe9\x01\n\nEditResult\x12\r\n\x05image\x18\x01 \x01(\x0c\x12\x11\n\tmime_type\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\r\x12\x0e\n\x06height\x18\x04 \x01(\r\x12\x0c\n\x04seed\x18\x05 \x01(\x04\x12\x12\n\ndeployment\x18\x06 \x01(\t\x12\x12\n\x05reply\x18\x07 \x01(\tH\x00\x88\x01\x01\x12*\n\x07timings\x18\x08 \x01(\x0b\x32\x19.smartedit.v1.EditTimings\x12\x12\n\nrequest_id\x18\t \x01(\t\x12\x1a\n\x12\x64\x65ployment_version\x18\n \x01(\x04\x42\x08\n\x06_reply\"\x87\x02\n\x0b\x45\x64itTimings\x12(\n\x05total\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06queued\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0eimage_decoding\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06stages\x18\x04 \x03(\x0b\x32\x19.smartedit.v1.StageTiming\x12\x31\n\x0eimage_encoding\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmean_batch\x18\x06 \x01(\x02\"n\n\x0bStageTiming\x12\"\n\x05stage\x18\x01 \x01(\x0e\x32\x13.smartedit.v1.Stage\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06\x63\x61\x63hed\x18\x03 \x01(\x08*\x83\x01\n\nResizeMode\x12\x1b\n\x17RESIZE_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10RESIZE_MODE_KEEP\x10\x01\x12\x17\n\x13RESIZE_MODE_STRETCH\x10\x02\x12\x13\n\x0fRESIZE_MODE_FIT\x10\x03\x12\x14\n\x10RESIZE_MODE_CROP\x10\x04*n\n\tScheduler\x12\x19\n\x15SCHEDULER_UNSPECIFIED\x10\x00\x12\x1d\n\x19SCHEDULER_EULER_ANCESTRAL\x10\x01\x12\x13\n\x0fSCHEDULER_EULER\x10\x02\x12\x12\n\x0eSCHEDULER_DDIM\x10\x03*[\n\x0bImageTokens\x12\x1c\n\x18IMAGE_TOKENS_UNSPECIFIED\x10\x00\x12\x17\n\x13IMAGE_TOKENS_FORCED\x10\x01\x12\x15\n\x11IMAGE_TOKENS_FREE\x10\x02*R\n\x08Priority\x12\x18\n\x14PRIORITY_UNSPECIFIED\x10\x00\x12\x18\n\x14PRIORITY_INTERACTIVE\x10\x01\x12\x12\n\x0ePRIORITY_BATCH\x10\x02*\\\n\x0bNoiseSource\x12\x1c\n\x18NOISE_SOURCE_UNSPECIFIED\x10\x00\x12\x17\n\x13NOISE_SOURCE_CHACHA\x10\x01\x12\x16\n\x12NOISE_SOURCE_TORCH\x10\x02*t\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x15\n\x11OUTPUT_FORMAT_PNG\x10\x01\x12\x16\n\x12OUTPUT_FORMAT_JPEG\x10\x02\x12\x16\n\x12OUTPUT_FORMAT_WEBP\x10\x03*l\n\x0f\x45xifOrientation\x12 \n\x1c\x45XIF_ORIENTATION_UNSPECIFIED\x10\x00\x12\x1a\n\x16\x45XIF_ORIENTATION_APPLY\x10\x01\x12\x1b\n\x17\x45XIF_ORIENTATION_IGNORE\x10\x02*R\n\tAlphaMode\x12\x1a\n\x16\x41LPHA_MODE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x41LPHA_MODE_WHITE\x10\x01\x12\x13\n\x0f\x41LPHA_MODE_DROP\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smartedit.v1.edit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESIZEMODE']._serialized_start=1927
-  _globals['_RESIZEMODE']._serialized_end=2058
-  _globals['_SCHEDULER']._serialized_start=2060
-  _globals['_SCHEDULER']._serialized_end=2170
-  _globals['_IMAGETOKENS']._serialized_start=2172
-  _globals['_IMAGETOKENS']._serialized_end=2263
-  _globals['_PRIORITY']._serialized_start=2265
-  _globals['_PRIORITY']._serialized_end=2347
-  _globals['_NOISESOURCE']._serialized_start=2349
-  _globals['_NOISESOURCE']._serialized_end=2441
-  _globals['_OUTPUTFORMAT']._serialized_start=2443
-  _globals['_OUTPUTFORMAT']._serialized_end=2559
-  _globals['_EXIFORIENTATION']._serialized_start=2561
-  _globals['_EXIFORIENTATION']._serialized_end=2669
-  _globals['_ALPHAMODE']._serialized_start=2671
-  _globals['_ALPHAMODE']._serialized_end=2753
+  _globals['_RESIZEMODE']._serialized_start=1946
+  _globals['_RESIZEMODE']._serialized_end=2077
+  _globals['_SCHEDULER']._serialized_start=2079
+  _globals['_SCHEDULER']._serialized_end=2189
+  _globals['_IMAGETOKENS']._serialized_start=2191
+  _globals['_IMAGETOKENS']._serialized_end=2282
+  _globals['_PRIORITY']._serialized_start=2284
+  _globals['_PRIORITY']._serialized_end=2366
+  _globals['_NOISESOURCE']._serialized_start=2368
+  _globals['_NOISESOURCE']._serialized_end=2460
+  _globals['_OUTPUTFORMAT']._serialized_start=2462
+  _globals['_OUTPUTFORMAT']._serialized_end=2578
+  _globals['_EXIFORIENTATION']._serialized_start=2580
+  _globals['_EXIFORIENTATION']._serialized_end=2688
+  _globals['_ALPHAMODE']._serialized_start=2690
+  _globals['_ALPHAMODE']._serialized_end=2772
   _globals['_EDITOPTIONS']._serialized_start=100
-  _globals['_EDITOPTIONS']._serialized_end=1127
-  _globals['_RESOLUTION']._serialized_start=1129
-  _globals['_RESOLUTION']._serialized_end=1172
-  _globals['_REPLAY']._serialized_start=1174
-  _globals['_REPLAY']._serialized_end=1271
-  _globals['_TENSOR']._serialized_start=1273
-  _globals['_TENSOR']._serialized_end=1310
-  _globals['_EDITRESULT']._serialized_start=1313
-  _globals['_EDITRESULT']._serialized_end=1546
-  _globals['_EDITTIMINGS']._serialized_start=1549
-  _globals['_EDITTIMINGS']._serialized_end=1812
-  _globals['_STAGETIMING']._serialized_start=1814
-  _globals['_STAGETIMING']._serialized_end=1924
+  _globals['_EDITOPTIONS']._serialized_end=1146
+  _globals['_RESOLUTION']._serialized_start=1148
+  _globals['_RESOLUTION']._serialized_end=1191
+  _globals['_REPLAY']._serialized_start=1193
+  _globals['_REPLAY']._serialized_end=1290
+  _globals['_TENSOR']._serialized_start=1292
+  _globals['_TENSOR']._serialized_end=1329
+  _globals['_EDITRESULT']._serialized_start=1332
+  _globals['_EDITRESULT']._serialized_end=1565
+  _globals['_EDITTIMINGS']._serialized_start=1568
+  _globals['_EDITTIMINGS']._serialized_end=1831
+  _globals['_STAGETIMING']._serialized_start=1833
+  _globals['_STAGETIMING']._serialized_end=1943
 # @@protoc_insertion_point(module_scope)

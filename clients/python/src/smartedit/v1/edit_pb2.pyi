@@ -92,7 +92,7 @@ ALPHA_MODE_WHITE: AlphaMode
 ALPHA_MODE_DROP: AlphaMode
 
 class EditOptions(_message.Message):
-    __slots__ = ("seed", "steps", "text_guidance", "image_guidance", "resolution", "resize_mode", "scheduler", "temperature", "template", "image_tokens", "negative_prompt", "preview_interval", "output_format", "output_quality", "keep_on_disconnect", "exif_orientation", "alpha_mode", "control_tokens", "replay", "noise_source", "no_cache", "priority", "caller", "adapter", "adapter_scale")
+    __slots__ = ("seed", "steps", "text_guidance", "image_guidance", "resolution", "resize_mode", "scheduler", "temperature", "template", "image_tokens", "negative_prompt", "preview_interval", "output_format", "output_quality", "keep_on_disconnect", "exif_orientation", "alpha_mode", "control_tokens", "replay", "noise_source", "no_cache", "priority", "caller", "adapter", "adapter_scale", "route_key")
     SEED_FIELD_NUMBER: _ClassVar[int]
     STEPS_FIELD_NUMBER: _ClassVar[int]
     TEXT_GUIDANCE_FIELD_NUMBER: _ClassVar[int]
@@ -118,6 +118,7 @@ class EditOptions(_message.Message):
     CALLER_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_SCALE_FIELD_NUMBER: _ClassVar[int]
+    ROUTE_KEY_FIELD_NUMBER: _ClassVar[int]
     seed: int
     steps: int
     text_guidance: float
@@ -143,7 +144,8 @@ class EditOptions(_message.Message):
     caller: str
     adapter: str
     adapter_scale: float
-    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ..., temperature: _Optional[float] = ..., template: _Optional[int] = ..., image_tokens: _Optional[_Union[ImageTokens, str]] = ..., negative_prompt: _Optional[str] = ..., preview_interval: _Optional[int] = ..., output_format: _Optional[_Union[OutputFormat, str]] = ..., output_quality: _Optional[int] = ..., keep_on_disconnect: bool = ..., exif_orientation: _Optional[_Union[ExifOrientation, str]] = ..., alpha_mode: _Optional[_Union[AlphaMode, str]] = ..., control_tokens: bool = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., noise_source: _Optional[_Union[NoiseSource, str]] = ..., no_cache: bool = ..., priority: _Optional[_Union[Priority, str]] = ..., caller: _Optional[str] = ..., adapter: _Optional[str] = ..., adapter_scale: _Optional[float] = ...) -> None: ...
+    route_key: str
+    def __init__(self, seed: _Optional[int] = ..., steps: _Optional[int] = ..., text_guidance: _Optional[float] = ..., image_guidance: _Optional[float] = ..., resolution: _Optional[_Union[Resolution, _Mapping]] = ..., resize_mode: _Optional[_Union[ResizeMode, str]] = ..., scheduler: _Optional[_Union[Scheduler, str]] = ..., temperature: _Optional[float] = ..., template: _Optional[int] = ..., image_tokens: _Optional[_Union[ImageTokens, str]] = ..., negative_prompt: _Optional[str] = ..., preview_interval: _Optional[int] = ..., output_format: _Optional[_Union[OutputFormat, str]] = ..., output_quality: _Optional[int] = ..., keep_on_disconnect: bool = ..., exif_orientation: _Optional[_Union[ExifOrientation, str]] = ..., alpha_mode: _Optional[_Union[AlphaMode, str]] = ..., control_tokens: bool = ..., replay: _Optional[_Union[Replay, _Mapping]] = ..., noise_source: _Optional[_Union[NoiseSource, str]] = ..., no_cache: bool = ..., priority: _Optional[_Union[Priority, str]] = ..., caller: _Optional[str] = ..., adapter: _Optional[str] = ..., adapter_scale: _Optional[float] = ..., route_key: _Optional[str] = ...) -> None: ...
 
 class Resolution(_message.Message):
     __slots__ = ("width", "height")
