@@ -19,7 +19,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_types::StatusExt;
 
-use crate::config::{AuthConfig, CallerLimits, Config, DeploymentConfig, KeyConfig, Open, Permission};
+use crate::config::{
+    AuthConfig, CallerLimits, Config, DeploymentConfig, KeyConfig, Open, Permission, RouteConfig,
+};
 use crate::security::{Security, fingerprint};
 use crate::server::Server;
 use crate::server::tests::{Shelf, config, request};
@@ -467,4 +469,37 @@ async fn refusals_name_reasons_for_programs() {
     let details = status.get_error_details();
     assert_eq!(details.error_info().unwrap().domain, "smartedit");
     assert_eq!(details.error_info().unwrap().reason, "CREDENTIALS_MISSING");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_route_a_key_gets_the_deployments_that_it_is_for() {
+    let edit = &[Permission::Edit];
+    let keys_of = [
+        ("dogs", may(edit, &["dogs"])),
+        ("whole", may(edit, &["pets"])),
+        ("none", may(edit, &["birds"])),
+    ];
+    let weights = BTreeMap::from([("cats".to_owned(), 1000.0), ("dogs".to_owned(), 1.0)]);
+    let route = RouteConfig { weights, ..RouteConfig::default() };
+    let routes = BTreeMap::from([("pets".to_owned(), route)]);
+    let server =
+        Locked::serve(Scripted::of(vec![steps(2)]), Config { routes, ..locked(keys(keys_of)) }).await;
+    let to = || EditRequest { deployment: Some("pets".to_owned()), ..request() };
+    for _ in 0..4 {
+        assert_eq!(server.client("dogs").await.edit(to()).await.unwrap().deployment, "dogs");
+    }
+    let mut made = Vec::new();
+    for _ in 0..4 {
+        made.push(server.client("whole").await.edit(to()).await.unwrap().deployment);
+    }
+    assert!(made.contains(&"cats".to_owned()), "{made:?}");
+    let unknown = server.client("none").await.edit(to()).await.unwrap_err();
+    assert_eq!(unknown.code(), Some(Code::NotFound), "{unknown}");
+    assert!(!unknown.to_string().contains("cats") && !unknown.to_string().contains("`pets`, "), "{unknown}");
+    let models = |key: &'static str| {
+        let server = &server;
+        async move { server.get("/v1/models", Some(key)).await.2.to_string() }
+    };
+    assert!(models("dogs").await.contains("pets") && !models("dogs").await.contains("cats"));
+    assert!(!models("none").await.contains("pets"));
 }

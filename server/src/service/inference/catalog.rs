@@ -140,6 +140,7 @@ impl Inference {
         let kind = stage.map(|stage| StageKind::ALL.into_iter().find(|kind| kind.name() == stage));
         let deployments = self.service.deployments();
         if stage.is_none()
+            && !owner.is_empty()
             && let Some(main) = self.service.main_of(owner, access)
         {
             // A route has no versions: those of its deployments are not each other's.
