@@ -291,6 +291,11 @@ DEVIATIONS: dict[str, tuple[Outcome, Outcome, str]] = {
         refused("DEADLINE_EXCEEDED"),
         "`timeout` bounds the whole request, as the client documents it, not the wait alone",
     ),
+    "stream": (
+        ("OK", [(False, True, RAW[1]), (True, False, None)]),
+        ("OK", [(False, True, RAW[1]), (True, True, None)]),
+        "an error is the last answer to its request, too",
+    ),
     "load, unknown model": (refused("INTERNAL"), refused("NOT_FOUND"), "it is the caller's mistake, not the server's"),
     "unload, unknown model": (("OK", 0), refused("NOT_FOUND"), "a wrong name should not look like success"),
     "health, unknown service": (("OK", 1), refused("NOT_FOUND"), "as the health protocol has it"),

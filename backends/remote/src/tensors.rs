@@ -52,7 +52,10 @@ pub(crate) fn outputs(response: ModelInferResponse) -> Result<Tensors, String> {
         if tensors.get(&name).is_some() {
             return Err(format!("its output `{name}` is given twice"));
         }
-        let elements = match (raw.next(), output.contents) {
+        // MLServer sends an empty message beside raw contents.
+        let contents =
+            output.contents.filter(|contents| raw.len() == 0 || !contents.fp32_contents.is_empty());
+        let elements = match (raw.next(), contents) {
             (Some(raw), None) => {
                 floats(&raw).ok_or_else(|| format!("its output `{name}` ends within an element"))?
             }
@@ -150,6 +153,13 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_message_beside_raw_contents_is_nothing() {
+        let mut response = echo(&request(&tensors(), [], true));
+        response.outputs[0].contents = Some(InferTensorContents::default());
+        assert_eq!(outputs(response).unwrap().get("x"), tensors().get("x"));
+    }
+
+    #[test]
     fn an_answer_that_is_wrong_says_what() {
         let good = || echo(&request(&tensors(), [], true));
         type Spoil = fn(&mut ModelInferResponse);
@@ -168,6 +178,9 @@ mod tests {
             let message = outputs(response).unwrap_err();
             assert!(message.contains(words), "no {words} in {message}");
         }
+        let mut both = good();
+        both.outputs[0].contents = Some(contents(&arr1(&[1.0_f32]).into()));
+        assert!(outputs(both).unwrap_err().contains("both"));
         let mut twice = good();
         twice.outputs.push(twice.outputs[0].clone());
         twice.raw_output_contents.push(twice.raw_output_contents[0].clone());

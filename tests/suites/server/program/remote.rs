@@ -85,6 +85,8 @@ async fn an_edit_on_another_server_is_the_edit_made_here() {
     for stage in &told.stages {
         assert_eq!((stage.engine.as_str(), stage.device.as_str()), ("remote", "remote"));
     }
+    // Loading has warmed the stages up.
+    let before = calls(&back, "denoiser").await;
     let edit = request(4);
     let compared = CompareRequest {
         options: edit.options,
@@ -97,7 +99,7 @@ async fn an_edit_on_another_server_is_the_edit_made_here() {
     for stage in STAGES {
         assert!(calls(&back, stage).await > 0, "{stage}");
     }
-    assert_eq!(calls(&back, "denoiser").await, 4);
+    assert_eq!(calls(&back, "denoiser").await - before, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,9 +108,10 @@ async fn steps_that_share_a_run_share_a_call() {
     back.ready().await;
     let front = front([("denoiser", back.address().to_owned())]);
     let client = ready(&front).await;
+    let warm = calls(&back, "denoiser").await;
     let alone = client.edit(there(30)).await.unwrap();
     let before = calls(&back, "denoiser").await;
-    assert_eq!(before, 30);
+    assert_eq!(before - warm, 30);
     let together = tokio::join!(client.edit(there(30)), client.edit(there(30)), client.edit(there(30)));
     let edits = [together.0.unwrap(), together.1.unwrap(), together.2.unwrap()];
     let after = calls(&back, "denoiser").await - before;
@@ -189,7 +192,7 @@ async fn a_model_that_does_not_fit_is_named() {
     let client = front.client().await;
     let state = loaded(&client, "").await;
     let DeploymentState::Failed(reason) = state else { panic!("{state:?}") };
-    for words in ["denoiser", "default/vae_decoder", "`sample`", "`latents`"] {
+    for words in ["denoiser", back.address(), "`sample`", "`latents`"] {
         assert!(reason.contains(words), "no {words} in {reason}");
     }
 }
