@@ -44,7 +44,8 @@ impl Connection {
         builder.connect().await.map_err(CliError::failed)
     }
 
-    fn tls(&self) -> Result<Option<ClientTlsConfig>, CliError> {
+    /// How the connection is encrypted, as far as the flags say so.
+    pub(super) fn tls(&self) -> Result<Option<ClientTlsConfig>, CliError> {
         if self.ca.is_none() && self.cert.is_none() {
             return Ok(None);
         }

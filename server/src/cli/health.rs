@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use clap::Args;
 use tonic::Code;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::connection::Connection;
 use super::options::seconds;
 use super::{CliError, print, runtime};
 
@@ -23,6 +24,8 @@ pub(super) struct Health {
     /// Seconds that the answer may take
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "5")]
     timeout: Duration,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 impl Health {
@@ -41,8 +44,7 @@ impl Health {
     }
 
     async fn ask(&self) -> Result<ServingStatus, CliError> {
-        let endpoint = Endpoint::from_shared(format!("http://{}", self.server)).map_err(CliError::usage)?;
-        let channel = endpoint.connect().await.map_err(CliError::failed)?;
+        let channel = self.channel().await?;
         let request = HealthCheckRequest { service: self.service.clone() };
         match HealthClient::new(channel).check(request).await {
             Ok(answer) => Ok(answer.into_inner().status()),
@@ -51,5 +53,22 @@ impl Health {
             }
             Err(status) => Err(CliError::failed(status)),
         }
+    }
+
+    async fn channel(&self) -> Result<Channel, CliError> {
+        let tls = match self.connection.tls()? {
+            None if self.server.starts_with("https://") => Some(ClientTlsConfig::new().with_native_roots()),
+            tls => tls,
+        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let uri = match self.server.split_once("://") {
+            Some((_, address)) => format!("{scheme}://{address}"),
+            None => format!("{scheme}://{}", self.server),
+        };
+        let mut endpoint = Endpoint::from_shared(uri).map_err(CliError::usage)?;
+        if let Some(tls) = tls {
+            endpoint = endpoint.tls_config(tls).map_err(CliError::usage)?;
+        }
+        endpoint.connect().await.map_err(CliError::failed)
     }
 }

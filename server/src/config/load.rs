@@ -96,6 +96,7 @@ impl Override {
                 "admin",
                 "adapters",
                 "deployments",
+                "engines",
                 "routes",
             ]
             .contains(&root)
