@@ -474,11 +474,8 @@ async fn refusals_name_reasons_for_programs() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_route_a_key_gets_the_deployments_that_it_is_for() {
     let edit = &[Permission::Edit];
-    let keys_of = [
-        ("dogs", may(edit, &["dogs"])),
-        ("whole", may(edit, &["pets"])),
-        ("none", may(edit, &["birds"])),
-    ];
+    let keys_of =
+        [("dogs", may(edit, &["dogs"])), ("whole", may(edit, &["pets"])), ("none", may(edit, &["birds"]))];
     let weights = BTreeMap::from([("cats".to_owned(), 1000.0), ("dogs".to_owned(), 1.0)]);
     let route = RouteConfig { weights, ..RouteConfig::default() };
     let routes = BTreeMap::from([("pets".to_owned(), route)]);

@@ -26,8 +26,12 @@ impl Loader for Shelves {
 /// Deployments `a`, `b` and `c`, of which those load that have an editor, and a default route.
 async fn start_route<const N: usize>(editors: [(&str, Arc<dyn Editor>); N], route: RouteConfig) -> Running {
     let names = ["a", "b", "c"];
-    let deployment =
-        |name: &str| DeploymentConfig { instances: 1, max_batch: 1, warm_up: false, ..DeploymentConfig::new(name) };
+    let deployment = |name: &str| DeploymentConfig {
+        instances: 1,
+        max_batch: 1,
+        warm_up: false,
+        ..DeploymentConfig::new(name)
+    };
     let config = routed(names.map(|name| (name, deployment(name))).into(), route);
     let shelves = Shelves(editors.map(|(name, editor)| (PathBuf::from(name), editor)).into());
     let server = Server::bind_with(config, Arc::new(shelves)).await.unwrap();
