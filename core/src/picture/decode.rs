@@ -85,11 +85,6 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     if let Some(size) = png_size(bytes).filter(|_| format == Format::Png) {
         check_size(size, limits)?;
     }
-    if format == Format::WebP && !webp_chunks_fit(bytes) {
-        // Memory for a chunk is asked for before it is read.
-        let message = "it is cut off: a chunk is longer than what is left".to_owned();
-        return Err(PictureError::Damaged { format, message });
-    }
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format.image_format());
     let mut memory = image::Limits::no_limits();
     // Four channels of 16 bits, and as much again for what a decoder keeps besides.
@@ -97,6 +92,11 @@ fn open<'a>(bytes: &'a [u8], limits: &Limits) -> Result<(Format, impl ImageDecod
     reader.limits(memory);
     let decoder = reader.into_decoder().map_err(damaged)?;
     check_size(decoder.dimensions(), limits)?;
+    if format == Format::WebP && !webp_chunks_fit(bytes) {
+        // Memory for metadata is asked for before it is read.
+        let message = "it is cut off: a chunk is longer than what is left".to_owned();
+        return Err(PictureError::Damaged { format, message });
+    }
     if format == Format::Jpeg && !jpeg_ends(bytes) {
         // The decoder would fill up with grey what is missing.
         let message = "it is cut off: the end marker is missing".to_owned();

@@ -50,7 +50,7 @@ impl Access {
     }
 
     /// Everybody's where nothing is configured: all is open.
-    pub(crate) fn anybody(host: Option<IpAddr>) -> Self {
+    pub fn anybody(host: Option<IpAddr>) -> Self {
         static ALL: LazyLock<Arc<Grant>> =
             LazyLock::new(|| Arc::new(Grant::of_anybody(Permission::ALL.to_vec(), vec!["*".to_owned()])));
         Self { caller: named_by(host), name: None, grant: ALL.clone(), narrower: None }

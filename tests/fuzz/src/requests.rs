@@ -14,6 +14,7 @@ use smartedit_proto::v1::smart_edit_service_server::SmartEditService;
 use smartedit_server::Config;
 use smartedit_server::config::{DeploymentConfig, Limits};
 use smartedit_server::deployment::{Deployments, Loader, NotLoaded, PlacedStage};
+use smartedit_server::security::Access;
 use smartedit_server::service::{Inference, Service};
 use smartedit_server::work::{Editing, Editor, StepsDone};
 use tokio::runtime::{Builder, Runtime};
@@ -24,14 +25,21 @@ use tonic_types::StatusExt;
 pub fn request(content: &[u8]) {
     let Ok(message) = v1::EditRequest::decode(content) else { return };
     let Answering { runtime, service, .. } = answering();
-    answered(runtime.block_on(service.edit(Request::new(message))));
+    answered(runtime.block_on(service.edit(asked(message))));
 }
 
 /// A request of the Open Inference Protocol.
 pub fn tensors(content: &[u8]) {
     let Ok(message) = ModelInferRequest::decode(content) else { return };
     let Answering { runtime, inference, .. } = answering();
-    answered(runtime.block_on(inference.model_infer(Request::new(message))));
+    answered(runtime.block_on(inference.model_infer(asked(message))));
+}
+
+/// A request of somebody who may do everything.
+fn asked<T>(message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Access::anybody(None));
+    request
 }
 
 /// Makes sure that nothing went wrong inside: threads of the server survive their panics.
@@ -56,7 +64,7 @@ fn answering() -> &'static Answering {
         let runtime = runtime.expect("a runtime can be started");
         let service = runtime.block_on(async {
             let limits = Limits { max_image_pixels: 1 << 18, ..Limits::default() };
-            let deployment = DeploymentConfig { instances: 1, ..DeploymentConfig::new("model") };
+            let deployment = DeploymentConfig { instances: 1, warm_up: false, ..DeploymentConfig::new("model") };
             let deployments = [("d".to_owned(), deployment)].into();
             let config = Config { limits, deployments, ..Config::default() };
             let loader: Arc<dyn Loader> = Arc::new(Weightless);

@@ -5,8 +5,8 @@ import json
 MAX_MESSAGE_BYTES = 256 * 1024 * 1024
 """Largest message in either direction; the server's own limits are tighter."""
 
-# Where a name has several addresses, calls go to each of them in turn. No request has effects beyond its response, so every
-# one may be sent again.
+# Where a name has several addresses, calls go to each of them in turn. No request has effects beyond its
+# response, so every one may be sent again.
 _SERVICE_CONFIG = {
     "loadBalancingConfig": [{"round_robin": {}}],
     "methodConfig": [
