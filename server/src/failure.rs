@@ -80,6 +80,9 @@ pub enum Failure {
         /// How many it may have.
         limit: usize,
     },
+    /// As many calls wait to change the deployment's adapters as may.
+    #[error("the deployment's adapters are being changed, and as many calls wait to change them as may")]
+    AdaptersBusy,
     /// The adapter is part of the weights.
     #[error("adapter `{0}` is the deployment's default one, merged into its weights")]
     MergedAdapter(String),
@@ -236,7 +239,7 @@ impl Failure {
             Self::AdapterNotLoaded(_) => "INVALID_ADAPTER",
             Self::RouteUnavailable(_) => "ROUTE_UNAVAILABLE",
             Self::QueueFull { .. } => "QUEUE_FULL",
-            Self::Overloaded | Self::ComparisonsFull => "OVERLOADED",
+            Self::Overloaded | Self::ComparisonsFull | Self::AdaptersBusy => "OVERLOADED",
             Self::Unauthenticated(denial) => denial.reason(),
             Self::Forbidden(_) => "PERMISSION_DENIED",
             Self::RateLimited { .. } => "RATE_LIMITED",

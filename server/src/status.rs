@@ -74,7 +74,7 @@ pub fn status(failure: &Failure, request_id: Option<&str>) -> Status {
             details.set_retry_info(Some(*retry_after));
             (Code::ResourceExhausted, failure.to_string())
         }
-        Failure::Overloaded | Failure::ComparisonsFull => {
+        Failure::Overloaded | Failure::ComparisonsFull | Failure::AdaptersBusy => {
             details.set_retry_info(Some(SOON));
             (Code::ResourceExhausted, failure.to_string())
         }

@@ -2,7 +2,7 @@
 
 use smartedit_proto::v1;
 
-use crate::Deployment;
+use crate::{Adapter, Deployment};
 
 /// A version of a deployment to be loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +28,20 @@ pub enum OtherVersions {
     Keep,
     /// The current one keeps the requests that name no version; the new one is for requests that name it.
     KeepCurrent,
+}
+
+/// A LoRA adapter to be loaded into a deployment.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LoadAdapterRequest {
+    /// The deployment, `NAME` or `NAME@VERSION`; `None`: the server's default one.
+    pub deployment: Option<String>,
+    /// The name that requests are to choose it by.
+    pub name: String,
+    /// A safetensors file, or a directory as PEFT or diffusers write it, relative to the directory that the server's
+    /// configuration has for adapters.
+    pub path: String,
+    /// How strong it is where a request does not say; `None`: 1, as it was trained.
+    pub scale: Option<f32>,
 }
 
 /// What has changed when a server has read its configuration again.
@@ -64,6 +78,18 @@ impl LoadRequest {
     }
 }
 
+impl LoadAdapterRequest {
+    /// An adapter of the default deployment, as strong as it was trained.
+    pub fn new(name: impl Into<String>, path: impl Into<String>) -> Self {
+        Self { name: name.into(), path: path.into(), ..Self::default() }
+    }
+
+    pub(crate) fn into_proto(self) -> v1::LoadAdapterRequest {
+        let Self { deployment, name, path, scale } = self;
+        v1::LoadAdapterRequest { deployment: deployment.unwrap_or_default(), name, path, scale }
+    }
+}
+
 impl From<v1::ReloadConfigurationResponse> for Reloaded {
     fn from(wire: v1::ReloadConfigurationResponse) -> Self {
         let v1::ReloadConfigurationResponse { loaded, unloaded, failed, needs_restart } = wire;
@@ -75,4 +101,9 @@ impl From<v1::ReloadConfigurationResponse> for Reloaded {
 /// The deployment of an answer, if there is one.
 pub(crate) fn loaded(wire: v1::LoadDeploymentResponse) -> Option<Deployment> {
     wire.deployment.map(Deployment::from)
+}
+
+/// The adapter of an answer, if there is one.
+pub(crate) fn loaded_adapter(wire: v1::LoadAdapterResponse) -> Option<Adapter> {
+    wire.adapter.map(Adapter::from)
 }

@@ -11,8 +11,8 @@ use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{
-    CompareEntry, CompareRequest, CompareStream, Deployment, EditRequest, EditStream, Edited, Error,
-    LoadRequest, Reloaded, Result, RetryPolicy, admin,
+    Adapter, CompareEntry, CompareRequest, CompareStream, Deployment, EditRequest, EditStream, Edited, Error,
+    LoadAdapterRequest, LoadRequest, Reloaded, Result, RetryPolicy, admin,
 };
 
 /// Largest message sent or received unless the builder says otherwise.
@@ -298,6 +298,49 @@ impl Client {
         Ok(self.admin.clone().reload_configuration(request).await?.into_inner().into())
     }
 
+    /// Loads a LoRA adapter into a deployment, and returns when requests can choose it. Dropping the future does not stop a load
+    /// that has begun. What fails is not tried again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::load_deployment`]; ALREADY_EXISTS if there is one of that name, FAILED_PRECONDITION if the file cannot be
+    /// used. The deployment then is as it was.
+    pub async fn load_adapter(&self, request: LoadAdapterRequest) -> Result<Adapter> {
+        let request = self.request(request.into_proto(), self.timeout);
+        let response = self.admin.clone().load_adapter(request).await?.into_inner();
+        admin::loaded_adapter(response).ok_or(Error::Incomplete("adapter"))
+    }
+
+    /// Takes a LoRA adapter out of a deployment (an empty name is the server's default one). Edits that have chosen it go on
+    /// with it. What fails is not tried again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Client::load_deployment`]; NOT_FOUND if there is none of that name, FAILED_PRECONDITION if it is merged into the
+    /// weights.
+    pub async fn unload_adapter(&self, deployment: &str, name: &str) -> Result<()> {
+        let message = v1::UnloadAdapterRequest { deployment: deployment.to_owned(), name: name.to_owned() };
+        self.admin.clone().unload_adapter(self.request(message, self.timeout)).await?;
+        Ok(())
+    }
+
+    /// The LoRA adapters of a deployment (an empty name is the server's default one), sorted by name.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] with what the server said: NOT_FOUND if there is no deployment of that name.
+    pub async fn adapters(&self, deployment: &str) -> Result<Vec<Adapter>> {
+        let call = |left| {
+            let message = v1::ListAdaptersRequest { deployment: deployment.to_owned() };
+            let (mut admin, request) = (self.admin.clone(), self.request(message, left));
+            async move {
+                let response = admin.list_adapters(request).await?.into_inner();
+                Ok(response.adapters.into_iter().map(Adapter::from).collect())
+            }
+        };
+        self.retry.run(self.deadline(None), call).await
+    }
+
     /// A request that tells the server who calls and how much time it has.
     fn request<T>(&self, message: T, left: Option<Duration>) -> Request<T> {
         let mut request = Request::new(message);
@@ -328,6 +371,9 @@ mod tests {
         is_send(&client.edit_stream(EditRequest::default()));
         is_send(&client.compare(CompareRequest::default()));
         is_send(&client.load_deployment(LoadRequest::default()));
+        is_send(&client.load_adapter(LoadAdapterRequest::default()));
+        is_send(&client.unload_adapter("", ""));
+        is_send(&client.adapters(""));
         is_send(&client.deployments());
         is_send(&client.deployment(""));
     }

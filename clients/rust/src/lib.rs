@@ -24,7 +24,7 @@ mod request;
 mod retry;
 mod stream;
 
-pub use admin::{LoadRequest, OtherVersions, Reloaded};
+pub use admin::{LoadAdapterRequest, LoadRequest, OtherVersions, Reloaded};
 pub use client::{Builder, Client};
 pub use compare::{
     CompareEntry, CompareEvent, CompareFailure, CompareMemory, CompareRequest, Compared, Difference,

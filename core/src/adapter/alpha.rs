@@ -29,6 +29,9 @@ pub(super) fn peft(directory: &Path) -> Result<Option<(Vec<u8>, Alpha)>, Adapter
     match path.metadata() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.into()),
+        Ok(metadata) if !metadata.is_file() => {
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is no file").into());
+        }
         Ok(metadata) if metadata.len() > MAX_CONFIG_BYTES => {
             return Err(AdapterError::TooLarge { bytes: metadata.len(), limit: MAX_CONFIG_BYTES });
         }

@@ -53,6 +53,16 @@ pub(super) fn read(path: &Path, model: &ModelConfig, max_bytes: u64) -> Result<A
     Ok(Adapter { digest, bytes, rank, stages })
 }
 
+/// The files that [`read`] reads.
+pub(super) fn files(path: &Path) -> Result<Vec<PathBuf>, AdapterError> {
+    let weights = weights_of(path)?;
+    let config = weights.with_file_name(alpha::PEFT_CONFIG);
+    Ok(match config.exists() {
+        true => vec![weights, config],
+        false => vec![weights],
+    })
+}
+
 /// The file of weights: the path itself, or what libraries call it in a directory.
 fn weights_of(path: &Path) -> Result<PathBuf, AdapterError> {
     if !path.metadata()?.is_dir() {
@@ -68,12 +78,12 @@ fn weights_of(path: &Path) -> Result<PathBuf, AdapterError> {
 
 /// The file in memory of its own: whoever replaces it later changes nothing that is in use.
 fn copied(path: &Path, max_bytes: u64) -> Result<WeightFile, AdapterError> {
-    let mut file = File::open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
+    // To open a pipe would be to wait for whoever writes it.
+    if !path.metadata()?.is_file() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file").into());
     }
-    let bytes = metadata.len();
+    let mut file = File::open(path)?;
+    let bytes = file.metadata()?.len();
     let too_large = AdapterError::TooLarge { bytes, limit: max_bytes };
     if bytes > max_bytes {
         return Err(too_large);

@@ -11,7 +11,7 @@ mod names;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cache::Key;
@@ -91,6 +91,15 @@ impl Adapter {
     /// The file has more than `max_bytes`, or does not fit the model.
     pub fn read(path: &Path, model: &ModelConfig, max_bytes: u64) -> Result<Self, AdapterError> {
         file::read(path, model, max_bytes)
+    }
+
+    /// The files that [`Adapter::read`] reads of a path.
+    ///
+    /// # Errors
+    ///
+    /// There is nothing, or a directory that is no adapter's.
+    pub fn files(path: &Path) -> Result<Vec<PathBuf>, AdapterError> {
+        file::files(path)
     }
 
     /// Tells its content from every other one's.

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use smartedit_client::{LoadRequest, OtherVersions, Reloaded};
+use smartedit_client::{Client, LoadAdapterRequest, LoadRequest, OtherVersions, Reloaded};
 
 use super::connection::Connection;
-use super::deployments::describe;
+use super::deployments::{describe, describe_adapter};
 use super::{CliError, print, runtime};
 
 /// Changes what a running server serves, where its configuration allows that (`admin.enabled`).
@@ -29,6 +29,37 @@ enum Change {
     Unload(Unload),
     /// Read the server's configuration again, as SIGHUP does
     Reload,
+    /// Load, unload or list a deployment's LoRA adapters
+    #[command(subcommand)]
+    Adapter(AdapterChange),
+}
+
+#[derive(Debug, Subcommand)]
+enum AdapterChange {
+    /// Load an adapter, for requests that choose it
+    Load {
+        /// The deployment, NAME or NAME@VERSION
+        deployment: String,
+        /// The name that requests are to choose it by
+        name: String,
+        /// Safetensors file, or directory of PEFT or diffusers, relative to the server's `adapters.directory`
+        path: String,
+        /// How strong it is where a request does not say [default: 1, as it was trained]
+        #[arg(long, value_name = "SCALE", allow_negative_numbers = true)]
+        scale: Option<f32>,
+    },
+    /// Unload an adapter; edits that have chosen it go on with it
+    Unload {
+        /// The deployment, NAME or NAME@VERSION
+        deployment: String,
+        /// The adapter's name
+        name: String,
+    },
+    /// List a deployment's adapters
+    List {
+        /// The deployment, NAME or NAME@VERSION
+        deployment: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -79,11 +110,30 @@ impl Admin {
                 (Change::Unload(Unload { name, version }), _) => {
                     client.unload_deployment(&name, version).await.map(|()| String::new())
                 }
+                (Change::Adapter(change), _) => change.make(&client).await,
                 _ => client.reload_configuration().await.map(|reloaded| told(&reloaded)),
             };
             done.map_err(CliError::failed)
         });
         print(&done?)
+    }
+}
+
+impl AdapterChange {
+    async fn make(self, client: &Client) -> smartedit_client::Result<String> {
+        match self {
+            Self::Load { deployment, name, path, scale } => {
+                let request = LoadAdapterRequest { deployment: Some(deployment), name, path, scale };
+                client.load_adapter(request).await.map(|loaded| describe_adapter(&loaded))
+            }
+            Self::Unload { deployment, name } => {
+                client.unload_adapter(&deployment, &name).await.map(|()| String::new())
+            }
+            Self::List { deployment } => {
+                let adapters = client.adapters(&deployment).await?;
+                Ok(adapters.iter().map(describe_adapter).collect())
+            }
+        }
     }
 }
 

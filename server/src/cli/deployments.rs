@@ -38,7 +38,7 @@ pub(super) fn describe(deployment: &Deployment) -> String {
     let version = if deployment.is_current { String::new() } else { format!("@{}", deployment.version) };
     let mut text = format!("{}{version}{default}: {state}; {load}\n", deployment.name);
     deployment.stages.iter().for_each(|stage| text += &describe_stage(stage));
-    deployment.adapters.iter().for_each(|adapter| text += &describe_adapter(adapter));
+    deployment.adapters.iter().for_each(|adapter| text += &format!("  {}", describe_adapter(adapter)));
     text
 }
 
@@ -61,11 +61,11 @@ fn describe_stage(stage: &DeployedStage) -> String {
 }
 
 /// A LoRA adapter and what it updates.
-fn describe_adapter(adapter: &Adapter) -> String {
+pub(super) fn describe_adapter(adapter: &Adapter) -> String {
     let Adapter { name, is_default, scale, rank, bytes, stages } = adapter;
     let default = if *is_default { " (merged)" } else { "" };
     let stages: Vec<String> =
         stages.iter().map(|(stage, layers)| format!("{layers} layers of {stage}")).collect();
     let size = *bytes as f64 / f64::from(1 << 20);
-    format!("  adapter {name}{default}: scale {scale}, rank {rank}, {}, {size:.1} MiB\n", stages.join(", "))
+    format!("adapter {name}{default}: scale {scale}, rank {rank}, {}, {size:.1} MiB\n", stages.join(", "))
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdminConfig {
-    /// Whether calls that load and unload deployments are answered. Off by default: whoever may make them decides what the
-    /// server serves.
+    /// Whether calls that load and unload deployments and their adapters are answered. Off by default: whoever may make
+    /// them decides what the server serves.
     pub enabled: bool,
 }

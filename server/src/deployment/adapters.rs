@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::{Component, Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use smartedit_core::adapter::{Adapter, AdapterChoice, Strength};
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::Model;
 use smartedit_core::stage::{LoadError, StageKind};
 
+use super::turns::{Turn, Turns};
 use crate::config::{AdaptersConfig, DeploymentConfig, NO_ADAPTER, check_adapter_name, check_adapter_scale};
 use crate::failure::{Failure, shortened};
 
@@ -98,8 +99,7 @@ pub struct Adapters {
     limits: AdaptersConfig,
     default: Option<String>,
     loaded: RwLock<BTreeMap<String, Loaded>>,
-    /// Held by whoever loads.
-    loading: Mutex<()>,
+    turns: Turns,
 }
 
 struct Loaded {
@@ -125,7 +125,7 @@ impl Adapters {
             let adapted = ready(&model, strength).map_err(|error| AdapterNotLoaded::new(&name, error))?;
             loaded.insert(name, adapted);
         }
-        Ok(Self { model, limits, default, loaded: RwLock::new(loaded), loading: Mutex::default() })
+        Ok(Self { model, limits, default, loaded: RwLock::new(loaded), turns: Turns::default() })
     }
 
     /// What a request chooses: the default one without a name.
@@ -161,16 +161,30 @@ impl Adapters {
         Ok(choice)
     }
 
+    /// A turn to change them.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::AdaptersBusy`].
+    pub(super) async fn turn(&self) -> Result<Turn, Failure> {
+        self.turns.next().await
+    }
+
     /// Loads an adapter from a path below the configured directory.
     ///
     /// # Errors
     ///
-    /// Why it is not loaded.
-    pub fn load(&self, name: &str, path: &str, scale: f32) -> Result<AdapterInfo, Failure> {
+    /// Why it is not loaded; nothing is changed then.
+    pub(super) fn load(
+        &self,
+        _turn: &Turn,
+        name: &str,
+        path: &str,
+        scale: f32,
+    ) -> Result<AdapterInfo, Failure> {
         check_adapter_name(name).map_err(|message| Failure::invalid("name", message))?;
         check_adapter_scale(scale).map_err(|message| Failure::invalid("scale", message))?;
         let path = self.below_directory(path)?;
-        let _loading = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let left = self.room_for(name)?;
         let adapter = Adapter::read(&path, self.model.config(), left);
         let adapter = Arc::new(adapter.map_err(|error| AdapterNotLoaded::new(name, error))?);
@@ -186,7 +200,7 @@ impl Adapters {
     /// # Errors
     ///
     /// There is none of the name, or it is merged into the weights.
-    pub fn unload(&self, name: &str) -> Result<(), Failure> {
+    pub(super) fn unload(&self, _turn: &Turn, name: &str) -> Result<(), Failure> {
         if self.default.as_deref() == Some(name) {
             return Err(Failure::MergedAdapter(name.to_owned()));
         }
@@ -218,7 +232,7 @@ impl Adapters {
         Ok(self.limits.max_bytes.saturating_sub(bytes))
     }
 
-    /// A path below the directory for adapters, which no link leads out of.
+    /// A path below the directory for adapters, which no link leads out of, be it one of the files that are read there.
     fn below_directory(&self, path: &str) -> Result<PathBuf, Failure> {
         let Some(directory) = &self.limits.directory else {
             return Err(Failure::NoAdapterDirectory);
@@ -230,7 +244,10 @@ impl Adapters {
         }
         let directory = directory.canonicalize().map_err(|_| nowhere())?;
         let found = directory.join(path).canonicalize().map_err(|_| nowhere())?;
-        if found.starts_with(&directory) { Ok(found) } else { Err(nowhere()) }
+        let is_below = |path: &Path| path.canonicalize().is_ok_and(|path| path.starts_with(&directory));
+        // A directory that is no adapter's has none, and is told so when it is read.
+        let files = Adapter::files(&found).unwrap_or_default();
+        if is_below(&found) && files.iter().all(|file| is_below(file)) { Ok(found) } else { Err(nowhere()) }
     }
 
     fn describe(&self, name: &str, loaded: &Loaded) -> AdapterInfo {

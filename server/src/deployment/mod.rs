@@ -1,12 +1,14 @@
 //! Deployments: models, what computes them, and the workers and queue in front of them.
 
 mod adapters;
+mod adapting;
 mod change;
 mod lease;
 mod loader;
 mod placed;
 mod registry;
 mod rules;
+mod turns;
 mod warm_up;
 mod words;
 
@@ -24,6 +26,7 @@ use crate::work::{Editor, Queue, Rules, work};
 use self::rules::rules;
 use self::warm_up::warm_up;
 pub use adapters::{AdapterInfo, AdapterNotLoaded, Adapters};
+pub use adapting::LoadAdapter;
 pub use change::{Applied, Load, Others};
 pub use lease::Lease;
 pub use loader::{EngineLoader, Loader, NotLoaded};

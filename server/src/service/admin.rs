@@ -4,14 +4,18 @@ use smartedit_proto::v1;
 use smartedit_proto::v1::admin_service_server::AdminService;
 use tonic::{Request, Response, Status};
 
+use super::describe::adapter;
 use super::{Reloaded, Reloader, Service};
 use crate::config::DeploymentConfig;
-use crate::deployment::{Load, Others};
+use crate::deployment::{Adapters, Load, LoadAdapter, Others};
 use crate::failure::{Failure, Violations};
 use crate::security::Access;
 use crate::status::status;
 
-/// Loads and unloads a service's deployments; cloning shares its state.
+/// How strong an adapter is of which that is not said.
+const AS_TRAINED: f32 = 1.0;
+
+/// Loads and unloads a service's deployments and their adapters; cloning shares its state.
 #[derive(Clone)]
 pub struct Admin(Service);
 
@@ -48,6 +52,34 @@ impl Service {
         let load = Load { name, config, version: (version > 0).then_some(version), others: others? };
         let deployment = self.deployments().load(load).await?;
         Ok(self.describe(&deployment, access))
+    }
+
+    async fn load_adapter(
+        &self,
+        request: v1::LoadAdapterRequest,
+        access: &Access,
+    ) -> Result<v1::Adapter, Failure> {
+        self.may_change()?;
+        let v1::LoadAdapterRequest { deployment, name, path, scale } = request;
+        let lease = self.lease(&deployment, access)?;
+        let load = LoadAdapter { name, path, scale: scale.unwrap_or(AS_TRAINED) };
+        self.deployments().load_adapter(lease, load).await.map(adapter)
+    }
+
+    async fn unload_adapter(
+        &self,
+        request: v1::UnloadAdapterRequest,
+        access: &Access,
+    ) -> Result<(), Failure> {
+        self.may_change()?;
+        let lease = self.lease(&request.deployment, access)?;
+        self.deployments().unload_adapter(lease, &request.name).await
+    }
+
+    fn adapters(&self, deployment: &str, access: &Access) -> Result<Vec<v1::Adapter>, Failure> {
+        let editor = self.deployment(deployment, access)?.editor()?;
+        let adapters = editor.adapters().map(Adapters::list).unwrap_or_default();
+        Ok(adapters.into_iter().map(adapter).collect())
     }
 
     /// The settings of a deployment, checked.
@@ -129,5 +161,35 @@ impl AdminService for Admin {
             failed: failed.map(|(name, reason)| v1::FailedDeployment { name, reason }).collect(),
             needs_restart: needs_restart.into_iter().map(str::to_owned).collect(),
         }))
+    }
+
+    async fn load_adapter(
+        &self,
+        request: Request<v1::LoadAdapterRequest>,
+    ) -> Result<Response<v1::LoadAdapterResponse>, Status> {
+        let access = Access::of(request.extensions());
+        let adapter = self.0.load_adapter(request.into_inner(), &access).await;
+        let adapter = adapter.map_err(|failure| status(&failure, None))?;
+        Ok(Response::new(v1::LoadAdapterResponse { adapter: Some(adapter) }))
+    }
+
+    async fn unload_adapter(
+        &self,
+        request: Request<v1::UnloadAdapterRequest>,
+    ) -> Result<Response<v1::UnloadAdapterResponse>, Status> {
+        let access = Access::of(request.extensions());
+        let unloaded = self.0.unload_adapter(request.into_inner(), &access).await;
+        unloaded.map_err(|failure| status(&failure, None))?;
+        Ok(Response::new(v1::UnloadAdapterResponse {}))
+    }
+
+    async fn list_adapters(
+        &self,
+        request: Request<v1::ListAdaptersRequest>,
+    ) -> Result<Response<v1::ListAdaptersResponse>, Status> {
+        let access = Access::of(request.extensions());
+        let adapters = self.0.adapters(&request.into_inner().deployment, &access);
+        let adapters = adapters.map_err(|failure| status(&failure, None))?;
+        Ok(Response::new(v1::ListAdaptersResponse { adapters }))
     }
 }

@@ -1,5 +1,7 @@
 //! LoRA adapters of real models: merged, chosen by requests, several at the same time.
 
+mod loading;
+
 use std::path::{Path, PathBuf};
 
 use smartedit_client::{Code, EditRequest, Edited, Error};

@@ -1,5 +1,6 @@
 //! The `smartedit` program: results, exit codes and messages.
 
+mod adapters;
 mod compare;
 mod convert;
 mod edit;

@@ -8,7 +8,7 @@ use ndarray::Array4;
 use smartedit_core::model::ModelConfig;
 use smartedit_core::pipeline::{EditError, EditRequest, NextStep, Progress};
 use smartedit_core::stage::{Stage, StageError, StageKind};
-use smartedit_server::config::{CacheConfig, DeploymentConfig};
+use smartedit_server::config::{AdaptersConfig, CacheConfig, DeploymentConfig};
 use smartedit_server::deployment::{Adapters, EngineLoader, Loader, NotLoaded, PlacedStage};
 use smartedit_server::engines::Engines;
 use smartedit_server::work::{Editing, Editor, StepsDone};
@@ -16,7 +16,10 @@ use tokio::sync::watch;
 
 /// What models have done since they were loaded. Cloning shares it.
 #[derive(Clone)]
-pub(crate) struct Witness(Arc<Seen>);
+pub(crate) struct Witness {
+    seen: Arc<Seen>,
+    adapters: AdaptersConfig,
+}
 
 struct Seen {
     steps: watch::Sender<usize>,
@@ -28,47 +31,53 @@ struct Seen {
 impl Witness {
     /// Sees to it that no more than so many steps are done.
     pub(crate) fn allowing(steps: usize) -> Self {
-        Self(Arc::new(Seen {
+        let seen = Seen {
             steps: watch::Sender::new(0),
             finished: AtomicUsize::new(0),
             allowed: watch::Sender::new(steps),
-        }))
+        };
+        Self { seen: Arc::new(seen), adapters: AdaptersConfig::default() }
+    }
+
+    /// The same with other bounds of adapters.
+    pub(crate) fn with_adapters(self, adapters: AdaptersConfig) -> Self {
+        Self { adapters, ..self }
     }
 
     /// Lets all work go on.
     pub(crate) fn release(&self) {
-        self.0.allowed.send_replace(usize::MAX);
+        self.seen.allowed.send_replace(usize::MAX);
     }
 
     /// Denoising steps done.
     pub(crate) fn steps(&self) -> usize {
-        *self.0.steps.borrow()
+        *self.seen.steps.borrow()
     }
 
     /// Waits until there has been a denoising step.
     pub(crate) async fn saw_a_step(&self) {
-        self.0.steps.subscribe().wait_for(|steps| *steps > 0).await.unwrap();
+        self.seen.steps.subscribe().wait_for(|steps| *steps > 0).await.unwrap();
     }
 
     /// Edits that went to their end.
     pub(crate) fn finished(&self) -> usize {
-        self.0.finished.load(Ordering::SeqCst)
+        self.seen.finished.load(Ordering::SeqCst)
     }
 
     fn saw(&self, progress: &Progress) {
         match progress {
             Progress::Step { .. } => {
-                self.0.steps.send_modify(|steps| *steps += 1);
+                self.seen.steps.send_modify(|steps| *steps += 1);
                 self.hold(self.steps());
             }
-            Progress::Finished(_) => drop(self.0.finished.fetch_add(1, Ordering::SeqCst)),
+            Progress::Finished(_) => drop(self.seen.finished.fetch_add(1, Ordering::SeqCst)),
             _ => {}
         }
     }
 
     /// Waits, on the worker's own thread, until more steps are allowed than were done.
     fn hold(&self, done: usize) {
-        let mut allowed = self.0.allowed.subscribe();
+        let mut allowed = self.seen.allowed.subscribe();
         let enough = allowed.wait_for(|allowed| done < *allowed);
         let _ = tokio::runtime::Handle::current().block_on(enough);
     }
@@ -77,7 +86,8 @@ impl Witness {
 /// Loads models on the engines of this build, under the witness's eyes.
 impl Loader for Witness {
     fn load(&self, config: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
-        let model = EngineLoader::new(Engines::built_in(), &CacheConfig::default()).load(config)?;
+        let loader = EngineLoader::new(Engines::built_in(), &CacheConfig::default());
+        let model = loader.with_adapters(&self.adapters).load(config)?;
         Ok(Arc::new(Watched { model, witness: self.clone() }))
     }
 }

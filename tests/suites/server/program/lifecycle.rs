@@ -101,7 +101,7 @@ async fn deployments_are_changed_from_the_command_line() {
 }
 
 /// Bytes resident in the server's process.
-async fn resident(served: &Served) -> f64 {
+pub(super) async fn resident(served: &Served) -> f64 {
     let metrics = get(served.http(), "/metrics").await.1;
     let line = metrics.lines().find_map(|line| line.strip_prefix("process_resident_memory_bytes "));
     line.expect("the process' memory is told").parse().unwrap()

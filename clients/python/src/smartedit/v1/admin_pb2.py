@@ -22,32 +22,45 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from smartedit.v1 import adapter_pb2 as smartedit_dot_v1_dot_adapter__pb2
 from smartedit.v1 import deployment_pb2 as smartedit_dot_v1_dot_deployment__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18smartedit/v1/admin.proto\x12\x0csmartedit.v1\x1a\x1dsmartedit/v1/deployment.proto\"u\n\x15LoadDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08settings\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12+\n\x06others\x18\x04 \x01(\x0e\x32\x1b.smartedit.v1.OtherVersions\"F\n\x16LoadDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.smartedit.v1.Deployment\"8\n\x17UnloadDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\x1a\n\x18UnloadDeploymentResponse\"\x1c\n\x1aReloadConfigurationRequest\"\x86\x01\n\x1bReloadConfigurationResponse\x12\x0e\n\x06loaded\x18\x01 \x03(\t\x12\x10\n\x08unloaded\x18\x02 \x03(\t\x12.\n\x06\x66\x61iled\x18\x03 \x03(\x0b\x32\x1e.smartedit.v1.FailedDeployment\x12\x15\n\rneeds_restart\x18\x04 \x03(\t\"0\n\x10\x46\x61iledDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t*\x85\x01\n\rOtherVersions\x12\x1e\n\x1aOTHER_VERSIONS_UNSPECIFIED\x10\x00\x12\x1a\n\x16OTHER_VERSIONS_REPLACE\x10\x01\x12\x17\n\x13OTHER_VERSIONS_KEEP\x10\x02\x12\x1f\n\x1bOTHER_VERSIONS_KEEP_CURRENT\x10\x03\x32\xba\x02\n\x0c\x41\x64minService\x12[\n\x0eLoadDeployment\x12#.smartedit.v1.LoadDeploymentRequest\x1a$.smartedit.v1.LoadDeploymentResponse\x12\x61\n\x10UnloadDeployment\x12%.smartedit.v1.UnloadDeploymentRequest\x1a&.smartedit.v1.UnloadDeploymentResponse\x12j\n\x13ReloadConfiguration\x12(.smartedit.v1.ReloadConfigurationRequest\x1a).smartedit.v1.ReloadConfigurationResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18smartedit/v1/admin.proto\x12\x0csmartedit.v1\x1a\x1asmartedit/v1/adapter.proto\x1a\x1dsmartedit/v1/deployment.proto\"u\n\x15LoadDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08settings\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12+\n\x06others\x18\x04 \x01(\x0e\x32\x1b.smartedit.v1.OtherVersions\"F\n\x16LoadDeploymentResponse\x12,\n\ndeployment\x18\x01 \x01(\x0b\x32\x18.smartedit.v1.Deployment\"8\n\x17UnloadDeploymentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\"\x1a\n\x18UnloadDeploymentResponse\"\x1c\n\x1aReloadConfigurationRequest\"\x86\x01\n\x1bReloadConfigurationResponse\x12\x0e\n\x06loaded\x18\x01 \x03(\t\x12\x10\n\x08unloaded\x18\x02 \x03(\t\x12.\n\x06\x66\x61iled\x18\x03 \x03(\x0b\x32\x1e.smartedit.v1.FailedDeployment\x12\x15\n\rneeds_restart\x18\x04 \x03(\t\"0\n\x10\x46\x61iledDeployment\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"b\n\x12LoadAdapterRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04path\x18\x03 \x01(\t\x12\x12\n\x05scale\x18\x04 \x01(\x02H\x00\x88\x01\x01\x42\x08\n\x06_scale\"=\n\x13LoadAdapterResponse\x12&\n\x07\x61\x64\x61pter\x18\x01 \x01(\x0b\x32\x15.smartedit.v1.Adapter\"8\n\x14UnloadAdapterRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x17\n\x15UnloadAdapterResponse\")\n\x13ListAdaptersRequest\x12\x12\n\ndeployment\x18\x01 \x01(\t\"?\n\x14ListAdaptersResponse\x12\'\n\x08\x61\x64\x61pters\x18\x01 \x03(\x0b\x32\x15.smartedit.v1.Adapter*\x85\x01\n\rOtherVersions\x12\x1e\n\x1aOTHER_VERSIONS_UNSPECIFIED\x10\x00\x12\x1a\n\x16OTHER_VERSIONS_REPLACE\x10\x01\x12\x17\n\x13OTHER_VERSIONS_KEEP\x10\x02\x12\x1f\n\x1bOTHER_VERSIONS_KEEP_CURRENT\x10\x03\x32\xbf\x04\n\x0c\x41\x64minService\x12[\n\x0eLoadDeployment\x12#.smartedit.v1.LoadDeploymentRequest\x1a$.smartedit.v1.LoadDeploymentResponse\x12\x61\n\x10UnloadDeployment\x12%.smartedit.v1.UnloadDeploymentRequest\x1a&.smartedit.v1.UnloadDeploymentResponse\x12j\n\x13ReloadConfiguration\x12(.smartedit.v1.ReloadConfigurationRequest\x1a).smartedit.v1.ReloadConfigurationResponse\x12R\n\x0bLoadAdapter\x12 .smartedit.v1.LoadAdapterRequest\x1a!.smartedit.v1.LoadAdapterResponse\x12X\n\rUnloadAdapter\x12\".smartedit.v1.UnloadAdapterRequest\x1a#.smartedit.v1.UnloadAdapterResponse\x12U\n\x0cListAdapters\x12!.smartedit.v1.ListAdaptersRequest\x1a\".smartedit.v1.ListAdaptersResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'smartedit.v1.admin_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OTHERVERSIONS']._serialized_start=568
-  _globals['_OTHERVERSIONS']._serialized_end=701
-  _globals['_LOADDEPLOYMENTREQUEST']._serialized_start=73
-  _globals['_LOADDEPLOYMENTREQUEST']._serialized_end=190
-  _globals['_LOADDEPLOYMENTRESPONSE']._serialized_start=192
-  _globals['_LOADDEPLOYMENTRESPONSE']._serialized_end=262
-  _globals['_UNLOADDEPLOYMENTREQUEST']._serialized_start=264
-  _globals['_UNLOADDEPLOYMENTREQUEST']._serialized_end=320
-  _globals['_UNLOADDEPLOYMENTRESPONSE']._serialized_start=322
-  _globals['_UNLOADDEPLOYMENTRESPONSE']._serialized_end=348
-  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_start=350
-  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_end=378
-  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_start=381
-  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_end=515
-  _globals['_FAILEDDEPLOYMENT']._serialized_start=517
-  _globals['_FAILEDDEPLOYMENT']._serialized_end=565
-  _globals['_ADMINSERVICE']._serialized_start=704
-  _globals['_ADMINSERVICE']._serialized_end=1018
+  _globals['_OTHERVERSIONS']._serialized_start=950
+  _globals['_OTHERVERSIONS']._serialized_end=1083
+  _globals['_LOADDEPLOYMENTREQUEST']._serialized_start=101
+  _globals['_LOADDEPLOYMENTREQUEST']._serialized_end=218
+  _globals['_LOADDEPLOYMENTRESPONSE']._serialized_start=220
+  _globals['_LOADDEPLOYMENTRESPONSE']._serialized_end=290
+  _globals['_UNLOADDEPLOYMENTREQUEST']._serialized_start=292
+  _globals['_UNLOADDEPLOYMENTREQUEST']._serialized_end=348
+  _globals['_UNLOADDEPLOYMENTRESPONSE']._serialized_start=350
+  _globals['_UNLOADDEPLOYMENTRESPONSE']._serialized_end=376
+  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_start=378
+  _globals['_RELOADCONFIGURATIONREQUEST']._serialized_end=406
+  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_start=409
+  _globals['_RELOADCONFIGURATIONRESPONSE']._serialized_end=543
+  _globals['_FAILEDDEPLOYMENT']._serialized_start=545
+  _globals['_FAILEDDEPLOYMENT']._serialized_end=593
+  _globals['_LOADADAPTERREQUEST']._serialized_start=595
+  _globals['_LOADADAPTERREQUEST']._serialized_end=693
+  _globals['_LOADADAPTERRESPONSE']._serialized_start=695
+  _globals['_LOADADAPTERRESPONSE']._serialized_end=756
+  _globals['_UNLOADADAPTERREQUEST']._serialized_start=758
+  _globals['_UNLOADADAPTERREQUEST']._serialized_end=814
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_start=816
+  _globals['_UNLOADADAPTERRESPONSE']._serialized_end=839
+  _globals['_LISTADAPTERSREQUEST']._serialized_start=841
+  _globals['_LISTADAPTERSREQUEST']._serialized_end=882
+  _globals['_LISTADAPTERSRESPONSE']._serialized_start=884
+  _globals['_LISTADAPTERSRESPONSE']._serialized_end=947
+  _globals['_ADMINSERVICE']._serialized_start=1086
+  _globals['_ADMINSERVICE']._serialized_end=1661
 # @@protoc_insertion_point(module_scope)

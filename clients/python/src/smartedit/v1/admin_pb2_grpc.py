@@ -26,8 +26,8 @@ if _version_not_supported:
 
 
 class AdminServiceStub(object):
-    """Changes what a running server serves. Calls are answered only where the server's configuration says so
-    (`admin.enabled`), else with PERMISSION_DENIED. A change that has begun goes on though its caller leave.
+    """Changes what a running server serves. Calls that change something are answered only where the server's configuration
+    says so (`admin.enabled`), else with PERMISSION_DENIED. A change that has begun goes on though its caller leave.
     """
 
     def __init__(self, channel):
@@ -51,11 +51,26 @@ class AdminServiceStub(object):
                 request_serializer=smartedit_dot_v1_dot_admin__pb2.ReloadConfigurationRequest.SerializeToString,
                 response_deserializer=smartedit_dot_v1_dot_admin__pb2.ReloadConfigurationResponse.FromString,
                 _registered_method=True)
+        self.LoadAdapter = channel.unary_unary(
+                '/smartedit.v1.AdminService/LoadAdapter',
+                request_serializer=smartedit_dot_v1_dot_admin__pb2.LoadAdapterRequest.SerializeToString,
+                response_deserializer=smartedit_dot_v1_dot_admin__pb2.LoadAdapterResponse.FromString,
+                _registered_method=True)
+        self.UnloadAdapter = channel.unary_unary(
+                '/smartedit.v1.AdminService/UnloadAdapter',
+                request_serializer=smartedit_dot_v1_dot_admin__pb2.UnloadAdapterRequest.SerializeToString,
+                response_deserializer=smartedit_dot_v1_dot_admin__pb2.UnloadAdapterResponse.FromString,
+                _registered_method=True)
+        self.ListAdapters = channel.unary_unary(
+                '/smartedit.v1.AdminService/ListAdapters',
+                request_serializer=smartedit_dot_v1_dot_admin__pb2.ListAdaptersRequest.SerializeToString,
+                response_deserializer=smartedit_dot_v1_dot_admin__pb2.ListAdaptersResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer(object):
-    """Changes what a running server serves. Calls are answered only where the server's configuration says so
-    (`admin.enabled`), else with PERMISSION_DENIED. A change that has begun goes on though its caller leave.
+    """Changes what a running server serves. Calls that change something are answered only where the server's configuration
+    says so (`admin.enabled`), else with PERMISSION_DENIED. A change that has begun goes on though its caller leave.
     """
 
     def LoadDeployment(self, request, context):
@@ -83,6 +98,31 @@ class AdminServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def LoadAdapter(self, request, context):
+        """Loads a LoRA adapter into a deployment, for requests that choose it. Answers when they can. One is loaded at a time, others
+        wait for it; RESOURCE_EXHAUSTED if too many do, or if the deployment has as many adapters as it may. ALREADY_EXISTS if it has
+        one of that name, FAILED_PRECONDITION if the file cannot be used or no directory for adapters is configured; the
+        deployment then is as it was.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadAdapter(self, request, context):
+        """Takes an adapter out of a deployment; edits that have chosen it go on with it, and its memory is given back after the
+        last of them. NOT_FOUND if there is none of that name, FAILED_PRECONDITION if it is merged into the weights.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAdapters(self, request, context):
+        """The LoRA adapters of a deployment, as its description has them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -101,6 +141,21 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     request_deserializer=smartedit_dot_v1_dot_admin__pb2.ReloadConfigurationRequest.FromString,
                     response_serializer=smartedit_dot_v1_dot_admin__pb2.ReloadConfigurationResponse.SerializeToString,
             ),
+            'LoadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadAdapter,
+                    request_deserializer=smartedit_dot_v1_dot_admin__pb2.LoadAdapterRequest.FromString,
+                    response_serializer=smartedit_dot_v1_dot_admin__pb2.LoadAdapterResponse.SerializeToString,
+            ),
+            'UnloadAdapter': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadAdapter,
+                    request_deserializer=smartedit_dot_v1_dot_admin__pb2.UnloadAdapterRequest.FromString,
+                    response_serializer=smartedit_dot_v1_dot_admin__pb2.UnloadAdapterResponse.SerializeToString,
+            ),
+            'ListAdapters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAdapters,
+                    request_deserializer=smartedit_dot_v1_dot_admin__pb2.ListAdaptersRequest.FromString,
+                    response_serializer=smartedit_dot_v1_dot_admin__pb2.ListAdaptersResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'smartedit.v1.AdminService', rpc_method_handlers)
@@ -110,8 +165,8 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService(object):
-    """Changes what a running server serves. Calls are answered only where the server's configuration says so
-    (`admin.enabled`), else with PERMISSION_DENIED. A change that has begun goes on though its caller leave.
+    """Changes what a running server serves. Calls that change something are answered only where the server's configuration
+    says so (`admin.enabled`), else with PERMISSION_DENIED. A change that has begun goes on though its caller leave.
     """
 
     @staticmethod
@@ -185,6 +240,87 @@ class AdminService(object):
             '/smartedit.v1.AdminService/ReloadConfiguration',
             smartedit_dot_v1_dot_admin__pb2.ReloadConfigurationRequest.SerializeToString,
             smartedit_dot_v1_dot_admin__pb2.ReloadConfigurationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/smartedit.v1.AdminService/LoadAdapter',
+            smartedit_dot_v1_dot_admin__pb2.LoadAdapterRequest.SerializeToString,
+            smartedit_dot_v1_dot_admin__pb2.LoadAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadAdapter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/smartedit.v1.AdminService/UnloadAdapter',
+            smartedit_dot_v1_dot_admin__pb2.UnloadAdapterRequest.SerializeToString,
+            smartedit_dot_v1_dot_admin__pb2.UnloadAdapterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAdapters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/smartedit.v1.AdminService/ListAdapters',
+            smartedit_dot_v1_dot_admin__pb2.ListAdaptersRequest.SerializeToString,
+            smartedit_dot_v1_dot_admin__pb2.ListAdaptersResponse.FromString,
             options,
             channel_credentials,
             insecure,
