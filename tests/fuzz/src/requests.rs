@@ -64,7 +64,8 @@ fn answering() -> &'static Answering {
         let runtime = runtime.expect("a runtime can be started");
         let service = runtime.block_on(async {
             let limits = Limits { max_image_pixels: 1 << 18, ..Limits::default() };
-            let deployment = DeploymentConfig { instances: 1, warm_up: false, ..DeploymentConfig::new("model") };
+            let deployment =
+                DeploymentConfig { instances: 1, warm_up: false, ..DeploymentConfig::new("model") };
             let deployments = [("d".to_owned(), deployment)].into();
             let config = Config { limits, deployments, ..Config::default() };
             let loader: Arc<dyn Loader> = Arc::new(Weightless);
