@@ -90,7 +90,7 @@ def running(
 
 
 def serving(
-    process: subprocess.Popen[bytes], log: Path, credentials: grpc.ChannelCredentials | None
+    process: subprocess.Popen[bytes], log: Path, credentials: grpc.ChannelCredentials | None = None
 ) -> Server:
     """Wait until the server serves."""
 
