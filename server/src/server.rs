@@ -252,8 +252,18 @@ impl Server {
             .layer(admission)
             .add_routes(routes)
             .serve_with_incoming_shutdown(connections, closing.clone().cancelled_owned());
-        let serving = async { tokio::try_join!(grpc, http) };
-        let mut serving = std::pin::pin!(serving);
+        // Ends only with a failure: that connections have ended tells nothing of edits that go on without them.
+        let served = CancellationToken::new();
+        let failed = async {
+            match tokio::try_join!(grpc, http) {
+                Err(error) => error,
+                Ok(_) => {
+                    served.cancel();
+                    std::future::pending().await
+                }
+            }
+        };
+        let mut failed = std::pin::pin!(failed);
 
         let draining = async {
             tokio::select! {
@@ -276,13 +286,21 @@ impl Server {
         };
         let ended = tokio::select! {
             ended = draining => Ok(ended),
-            outcome = &mut serving => outcome.map(|_| Ended::Drained),
+            error = &mut failed => Err(error),
         };
         service.deployments().close();
         closing.cancel();
         closed.cancel();
-        if ended.is_ok() && tokio::time::timeout(GRACE, serving).await.is_err() {
-            tracing::info!("connections are still open; closing them");
+        if ended.is_ok() {
+            let closing = async {
+                tokio::select! {
+                    () = served.cancelled() => {}
+                    _ = failed => {}
+                }
+            };
+            if tokio::time::timeout(GRACE, closing).await.is_err() {
+                tracing::info!("connections are still open; closing them");
+            }
         }
         Ok(ended?)
     }

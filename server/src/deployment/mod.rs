@@ -13,11 +13,12 @@ mod warm_up;
 mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 
 use smartedit_core::stage::StageKind;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 use crate::config::{DeploymentConfig, Limits};
 use crate::failure::Failure;
@@ -46,8 +47,7 @@ pub struct Deployment {
     changes: watch::Sender<u64>,
     /// Whoever uses it, or is about to, holds a receiver.
     leases: watch::Sender<()>,
-    /// Every worker holds a receiver.
-    workers: watch::Sender<()>,
+    workers: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Whether a deployment can be used.
@@ -82,7 +82,7 @@ impl Deployment {
             state: watch::channel(State::Loading).0,
             changes,
             leases: watch::Sender::new(()),
-            workers: watch::Sender::new(()),
+            workers: Mutex::default(),
         });
         let first = deployment.clone();
         deployment.spawn(0, move || first.load(loader.as_ref()));
@@ -162,12 +162,35 @@ impl Deployment {
             self.leases.closed().await;
             self.enter(State::Unloaded);
             self.queue.close();
-            self.workers.closed().await;
+            self.ended().await;
         });
         async move {
             // It cannot panic, and nothing aborts it.
             let _ = retiring.await;
         }
+    }
+
+    /// Waits until its threads are gone, and what they had with them.
+    async fn ended(self: Arc<Self>) {
+        let (all, gone) = oneshot::channel();
+        let name = format!("{}-end", self.name);
+        let join = move || {
+            // One that ends may have started others.
+            while let Some(worker) = self.workers().pop() {
+                let _ = worker.join();
+            }
+            let _ = all.send(());
+        };
+        match std::thread::Builder::new().name(name).spawn(join) {
+            Ok(_) => drop(gone.await),
+            Err(error) => {
+                tracing::warn!(error = error.to_string(), "cannot wait for the threads of a deployment");
+            }
+        }
+    }
+
+    fn workers(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a state on, unless it is no longer served. Tells whether it has.
@@ -228,18 +251,18 @@ impl Deployment {
     fn spawn(&self, index: usize, body: impl FnOnce() + Send + 'static) {
         // Workers read the time as the runtime does, which tests hold still.
         let runtime = Handle::try_current().ok();
-        let working = self.workers.subscribe();
         let body = move || {
             let _runtime = runtime.as_ref().map(Handle::enter);
             body();
-            // Whatever the body had, the model above all, is gone by now.
-            drop(working);
         };
         let name = format!("{}-{index}", self.name);
-        if let Err(error) = std::thread::Builder::new().name(name).spawn(body) {
-            tracing::error!(deployment = self.name, error = error.to_string(), "cannot start a worker");
-            if index == 0 {
-                self.enter(State::Failed("its worker could not be started".to_owned()));
+        match std::thread::Builder::new().name(name).spawn(body) {
+            Ok(worker) => self.workers().push(worker),
+            Err(error) => {
+                tracing::error!(deployment = self.name, error = error.to_string(), "cannot start a worker");
+                if index == 0 {
+                    self.enter(State::Failed("its worker could not be started".to_owned()));
+                }
             }
         }
     }

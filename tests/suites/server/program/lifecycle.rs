@@ -144,7 +144,8 @@ async fn a_connection_of_some_age_is_told_to_go_away_and_what_has_begun_on_it_go
     let served = Served::with(&[&["--model", text(&model)][..], &age].concat());
     served.ready().await;
     let mut health = served.health().await;
-    let client = served.client().await;
+    // With retries: a connection may be told to go away while a request is on its way.
+    let client = Client::connect(served.address()).await.unwrap();
     // Far longer than the connection's age.
     let edited = client.edit(request(100)).await.unwrap();
     assert!(edited.timings.total > std::time::Duration::from_millis(200));
