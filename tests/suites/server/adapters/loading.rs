@@ -68,7 +68,9 @@ async fn an_adapter_is_loaded_chosen_listed_and_unloaded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_edit_goes_on_with_an_adapter_that_is_unloaded_and_replaced() {
     let directory = tempfile::tempdir().unwrap();
-    let config = changeable(directory.path());
+    let mut config = changeable(directory.path());
+    // Warming up would wait for the witness.
+    config.deployments.values_mut().for_each(|deployment| deployment.warm_up = false);
     let witness = Witness::allowing(1).with_adapters(config.adapters.clone());
     let server = Running::start_with_loader(config, Arc::new(witness.clone())).await;
     let client = server.client.clone();
