@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SystemRandom;
 use ring::signature::{Ed25519KeyPair, KeyPair};
-use smartedit_client::{Client, CompareRequest, EditRequest, RetryPolicy};
+use smartedit_client::{Client, CompareRequest, DeploymentState, EditRequest, RetryPolicy};
 use smartedit_tests::golden::converted;
 
 use super::serve::Served;
@@ -48,6 +48,7 @@ async fn edit_in_every_way(served: &Served, key: &str) {
         options: secret.options.clone(),
         ..CompareRequest::default()
     };
+    while client.deployment("two").await.unwrap().state != DeploymentState::Ready {}
     // Whether the edits come out well does not matter, as long as they get far.
     client.edit(secret.clone()).await.unwrap();
     drop(client.edit_stream(secret.clone()).await.unwrap().finish().await.unwrap());
