@@ -167,7 +167,7 @@ impl Deployments {
     }
 }
 
-/// What changes of the configuration and of names; [`super::change`] makes of it what operators do.
+/// What changes of the configuration and of names; `change.rs` makes of it what operators do.
 impl Deployments {
     pub(super) fn configured(&self) -> BTreeMap<String, DeploymentConfig> {
         self.0.configured.read().unwrap_or_else(PoisonError::into_inner).clone()

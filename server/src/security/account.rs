@@ -26,7 +26,7 @@ pub(super) struct Account {
 }
 
 impl Account {
-    /// An account within limits; [`quota`] and [`room`] say which cannot be.
+    /// An account within limits; [`quota`] says which cannot be.
     pub(super) fn new(limits: CallerLimits) -> Self {
         let room = || Some(Arc::new(Semaphore::new(limits.max_concurrent? as usize)));
         let rate = quota(&limits).ok().flatten().map(RateLimiter::direct);
