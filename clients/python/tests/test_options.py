@@ -45,6 +45,7 @@ def test_every_option_reaches_its_field() -> None:
         "caller": "studio",
         "adapter": "cats",
         "adapter_scale": 0.5,
+        "route_key": "somebody",
         "initial_latents": noise,
         "step_noise": [noise, noise],
     }
@@ -75,6 +76,7 @@ def test_every_option_reaches_its_field() -> None:
         caller="studio",
         adapter="cats",
         adapter_scale=0.5,
+        route_key="somebody",
         replay=edit_pb2.Replay(initial_latents=tensor, step_noise=[tensor, tensor]),
     )
 
