@@ -33,8 +33,9 @@ impl Routes {
         self.0.send_modify(|current| *current = Arc::new(table(configured, current)));
     }
 
-    /// Puts one route, which has been checked, in the place of the one of its name, if there is one.
-    pub fn set(&self, name: &str, config: &RouteConfig) {
+    /// Puts one route in the place of the one of its name, if there is one.
+    #[cfg(test)]
+    pub(crate) fn set(&self, name: &str, config: &RouteConfig) {
         self.0.send_modify(|current| {
             let route = Route::new(name, config, current.get(name).map(AsRef::as_ref));
             let mut table = Table::clone(current);

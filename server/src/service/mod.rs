@@ -50,6 +50,8 @@ struct Shared {
     config: Config,
     /// What the configuration is read from anew.
     source: OnceLock<Box<Source>>,
+    /// Held by whoever makes the server what a configuration says.
+    reloading: tokio::sync::Mutex<()>,
     security: OnceLock<Security>,
     deployments: Deployments,
     routes: Routes,
@@ -75,6 +77,7 @@ impl Service {
             routes: Routes::new(&config.routes),
             config,
             source: OnceLock::new(),
+            reloading: tokio::sync::Mutex::default(),
             security: OnceLock::new(),
             deployments,
             metrics,

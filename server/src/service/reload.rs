@@ -20,13 +20,20 @@ pub struct Reloaded {
 
 impl Reloader {
     /// Reads the configuration again and makes the server what it says, as far as that can be while it runs. Returns when
-    /// all that is done, and says it to the log.
+    /// all that is done, and says it to the log. What has begun goes on though nobody wait for it any more; what is asked
+    /// for meanwhile begins, and reads, when it is done.
     ///
     /// # Errors
     ///
     /// [`Failure::Configuration`] if there is nothing to read, or it cannot be used; then nothing is changed.
     pub async fn reload(&self) -> Result<Reloaded, Failure> {
+        let reloader = self.clone();
+        tokio::spawn(async move { reloader.reload_now().await }).await.unwrap_or(Err(Failure::Lost))
+    }
+
+    async fn reload_now(&self) -> Result<Reloaded, Failure> {
         let service = &self.0;
+        let _turn = service.0.reloading.lock().await;
         let Some(source) = service.0.source.get() else {
             return Err(Failure::Configuration("this server has no configuration to read again".to_owned()));
         };

@@ -228,6 +228,32 @@ async fn a_configuration_that_is_read_again_changes_routes_and_drops_no_request(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_configuration_is_applied_to_its_end_though_nobody_waits() {
+    let running = start_route([("a", quick()), ("b", quick())], weights(&[("a", 1.0)])).await;
+    running.service.set_source(Box::new(|| {
+        let b = DeploymentConfig { instances: 1, max_batch: 1, warm_up: false, ..DeploymentConfig::new("b") };
+        Ok(routed([("b", b)].into(), weights(&[("b", 1.0)])))
+    }));
+    let reloader = Reloader(running.service.clone());
+    let mut reload = Box::pin(reloader.reload());
+    assert!(polled_once(reload.as_mut()).await.is_none(), "it has begun");
+    drop(reload);
+    while running.service.deployments().all().len() > 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(running.client.edit(request()).await.unwrap().deployment, "b");
+}
+
+/// What a future gives when it is asked once.
+async fn polled_once<F: Future + Unpin>(mut future: F) -> Option<F::Output> {
+    std::future::poll_fn(|cx| match std::pin::Pin::new(&mut future).poll(cx) {
+        std::task::Poll::Ready(output) => std::task::Poll::Ready(Some(output)),
+        std::task::Poll::Pending => std::task::Poll::Ready(None),
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_route_is_a_model_of_the_open_inference_protocol() {
     let running = start_route([("a", quick())], weights(&[("a", 1.0)])).await;
     let mut oip = GrpcInferenceServiceClient::connect(format!("http://{}", running.address)).await.unwrap();

@@ -140,7 +140,7 @@ async fn memory_is_given_back_by_what_is_unloaded() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_of_some_age_is_told_to_go_away_and_what_has_begun_on_it_goes_on() {
     let model = converted().instruct_pix2pix();
-    let age = ["--set", "connections.max_age_seconds=0.2"];
+    let age = ["--set", "connections.max_age_seconds=0.1"];
     let served = Served::with(&[&["--model", text(&model)][..], &age].concat());
     served.ready().await;
     let mut health = served.health().await;
@@ -148,7 +148,7 @@ async fn a_connection_of_some_age_is_told_to_go_away_and_what_has_begun_on_it_go
     let client = Client::connect(served.address()).await.unwrap();
     // Far longer than the connection's age.
     let edited = client.edit(request(100)).await.unwrap();
-    assert!(edited.timings.total > std::time::Duration::from_millis(200));
+    assert!(edited.timings.total > std::time::Duration::from_millis(100));
     client.edit(request(1)).await.expect("the next one is made on a new connection");
     drop(client);
     assert!(health.message().await.is_ok_and(|status| status.is_some()), "it was ready all the time");
