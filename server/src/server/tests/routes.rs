@@ -345,7 +345,7 @@ async fn a_shadow_gives_way_to_callers_of_its_deployment() {
 async fn a_shadow_that_takes_too_long_is_stopped() {
     let (b, leash) = Scripted::on_leash(vec![steps(100)]);
     let running =
-        start_route([("a", quick()), ("b", b)], shadowed(|shadow| shadow.timeout_seconds = 0.05)).await;
+        start_route([("a", quick()), ("b", b)], shadowed(|shadow| shadow.timeout_seconds = 1e-6)).await;
     running.client.edit(request()).await.unwrap();
     // It may be too late before the shadow's worker has come to it.
     tokio::select! {
