@@ -396,6 +396,6 @@ pub trait Backend: Send + Sync {
         options: &StageOptions,
     ) -> Result<Arc<dyn Stage>, LoadError>;
 
-    /// Gives memory that no stage uses any more back to the operating system, if the engine's allocator holds on to it.
+    /// Frees memory that no stage uses any more, if the engine holds on to some.
     fn release_memory(&self) {}
 }

@@ -73,9 +73,11 @@ impl Engines {
         }
     }
 
-    /// Gives memory that nothing uses any more back to the operating system, where engines hold on to it.
+    /// Gives memory that nothing uses any more back to the operating system, where engines or the allocator hold on to
+    /// it.
     pub fn release_memory(&self) {
         self.0.values().for_each(|engine| engine.release_memory());
+        smartedit_allocator::give_back();
     }
 
     /// Whether there is an engine of this name, in this build or another.

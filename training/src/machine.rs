@@ -36,7 +36,7 @@ impl Attention {
 impl Machine {
     /// A CPU with this number of threads.
     pub fn cpu(precision: Precision, threads: NonZeroUsize) -> Self {
-        smartedit_torch::keep_freed_memory();
+        smartedit_allocator::keep_freed();
         tch::set_num_threads(i32::try_from(threads.get()).unwrap_or(i32::MAX));
         let watched: Arc<Mutex<Option<Vec<Attention>>>> = Arc::default();
         let record = watched.clone();

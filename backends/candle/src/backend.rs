@@ -11,7 +11,7 @@ use smartedit_core::stage::{
 use smartedit_core::stages;
 use smartedit_core::weights::WeightFile;
 
-use crate::{CandleEngine, memory, threads};
+use crate::{CandleEngine, cpu, threads};
 
 const NAME: &str = "candle";
 
@@ -59,7 +59,7 @@ impl Backend for CandleBackend {
     }
 
     fn release_memory(&self) {
-        memory::give_back();
+        cpu::free_scratch();
     }
 }
 

@@ -7,7 +7,6 @@
 mod backend;
 mod cpu;
 mod engine;
-mod memory;
 mod tensor;
 mod threads;
 mod weight;

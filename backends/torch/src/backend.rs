@@ -11,7 +11,7 @@ use smartedit_core::weights::WeightFile;
 use tch::{Cuda, Device};
 
 use crate::program::TorchScript;
-use crate::{TorchEngine, engine, memory, threads};
+use crate::{TorchEngine, engine, threads};
 
 const NAME: &str = "torch";
 
@@ -44,7 +44,7 @@ impl Backend for TorchBackend {
     ) -> Result<Arc<dyn Stage>, LoadError> {
         let kind = config.kind();
         let device = device(kind, options)?;
-        memory::keep_freed();
+        smartedit_allocator::keep_freed();
         let mut info = StageInfo {
             kind,
             engine: NAME,
@@ -62,10 +62,6 @@ impl Backend for TorchBackend {
         }
         let engine = TorchEngine::new(device, options.precision).with_threads(options.threads);
         stages::load(Arc::new(engine), config, weights, info)
-    }
-
-    fn release_memory(&self) {
-        memory::give_back();
     }
 }
 

@@ -6,12 +6,10 @@
 
 mod backend;
 mod engine;
-mod memory;
 mod program;
 mod tensor;
 mod threads;
 
 pub use backend::TorchBackend;
 pub use engine::TorchEngine;
-pub use memory::keep_freed as keep_freed_memory;
 pub use tensor::TorchTensor;

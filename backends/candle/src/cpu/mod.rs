@@ -24,3 +24,4 @@ pub(crate) use layout::{swap_middle, transpose};
 pub(crate) use linear::{linear, linear_bf16};
 pub(crate) use norm::{group_norm, layer_norm, rms_norm};
 pub(crate) use resize::{bilinear, nearest};
+pub(crate) use scratch::free as free_scratch;
