@@ -6,7 +6,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::{Algorithm, DecodingKey, get_current_timestamp};
 use ring::rand::SystemRandom;
-use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use serde_json::{Value, json};
 use smartedit_client::Code;
 
@@ -20,6 +22,7 @@ use crate::work::testing::{Scripted, steps};
 enum Provider {
     Ed25519(Ed25519KeyPair),
     P256(EcdsaKeyPair),
+    Rsa(RsaKeyPair),
 }
 
 impl Provider {
@@ -34,10 +37,16 @@ impl Provider {
         Self::P256(EcdsaKeyPair::from_pkcs8(algorithm, key.as_ref(), &random).unwrap())
     }
 
+    /// Of a key of 2048 bits that is used nowhere else: ring makes none.
+    fn rsa() -> Self {
+        Self::Rsa(RsaKeyPair::from_pkcs8(include_bytes!("rsa.pk8")).unwrap())
+    }
+
     fn algorithm(&self) -> &'static str {
         match self {
             Self::Ed25519(_) => "EdDSA",
             Self::P256(_) => "ES256",
+            Self::Rsa(_) => "RS256",
         }
     }
 
@@ -52,6 +61,11 @@ impl Provider {
                 let (x, y) = key.public_key().as_ref()[1..].split_at(32);
                 json!({"kid": id, "kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y), "use": "sig"})
             }
+            Self::Rsa(key) => {
+                let (n, e) = (key.public().modulus(), key.public().exponent());
+                let [n, e] = [n, e].map(|number| encode(number.big_endian_without_leading_zero()));
+                json!({"kid": id, "kty": "RSA", "n": n, "e": e, "alg": "RS256"})
+            }
         }
     }
 
@@ -62,6 +76,12 @@ impl Provider {
         let signature = match self {
             Self::Ed25519(key) => key.sign(message.as_bytes()).as_ref().to_vec(),
             Self::P256(key) => key.sign(&SystemRandom::new(), message.as_bytes()).unwrap().as_ref().to_vec(),
+            Self::Rsa(key) => {
+                let mut signature = vec![0; key.public().modulus_len()];
+                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature)
+                    .unwrap();
+                signature
+            }
         };
         format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
     }
@@ -118,11 +138,15 @@ fn judged(config: &AuthConfig, token: &str) -> Result<(), &'static str> {
 #[test]
 fn tokens_of_each_algorithm_are_taken() {
     let place = tempfile::tempdir().unwrap();
-    let (ed, p256) = (Provider::ed25519(), Provider::p256());
-    let config = taking(place.path(), &[ed.jwk("one"), p256.jwk("two")]);
+    let (ed, p256, rsa) = (Provider::ed25519(), Provider::p256(), Provider::rsa());
+    let config = taking(place.path(), &[ed.jwk("one"), p256.jwk("two"), rsa.jwk("three")]);
     let good = claims("openid smartedit:edit");
     assert_eq!(judged(&config, &ed.token("one", &good)), Ok(()));
     assert_eq!(judged(&config, &p256.token("two", &good)), Ok(()));
+    assert_eq!(judged(&config, &rsa.token("three", &good)), Ok(()));
+    // What is signed by one key does not pass as another's.
+    let forged = p256.sign(&json!({"alg": "RS256", "kid": "three"}), &good);
+    assert_eq!(judged(&config, &forged), Err("TOKEN_INVALID"));
     // With one key of its algorithm, a token need not name it.
     assert_eq!(judged(&config, &ed.sign(&json!({"alg": "EdDSA"}), &good)), Ok(()));
     let twice = taking(place.path(), &[ed.jwk("one"), Provider::ed25519().jwk("two")]);
