@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, get_current_timestamp};
 use ring::rand::SystemRandom;
 use ring::signature::{
     ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    RsaPublicKeyComponents,
 };
 use serde_json::{Value, json};
 use smartedit_client::Code;
@@ -62,9 +63,8 @@ impl Provider {
                 json!({"kid": id, "kty": "EC", "crv": "P-256", "x": encode(x), "y": encode(y), "use": "sig"})
             }
             Self::Rsa(key) => {
-                let (n, e) = (key.public().modulus(), key.public().exponent());
-                let [n, e] = [n, e].map(|number| encode(number.big_endian_without_leading_zero()));
-                json!({"kid": id, "kty": "RSA", "n": n, "e": e, "alg": "RS256"})
+                let RsaPublicKeyComponents { n, e } = RsaPublicKeyComponents::<Vec<u8>>::from(key.public());
+                json!({"kid": id, "kty": "RSA", "n": encode(&n), "e": encode(&e), "alg": "RS256"})
             }
         }
     }
