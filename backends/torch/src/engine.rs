@@ -9,7 +9,7 @@ use smartedit_core::weights::{Dtype, WeightView};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::tensor::TorchTensor;
-use crate::threads;
+use crate::{packed, threads};
 
 type TchResult = std::result::Result<Tensor, TchError>;
 
@@ -19,6 +19,7 @@ pub struct TorchEngine {
     kind: Kind,
     threads: Option<NonZeroUsize>,
     own_parameters: bool,
+    packs: bool,
     observer: Option<AttentionObserver>,
 }
 
@@ -28,7 +29,8 @@ type AttentionObserver = Box<dyn Fn(&TorchTensor, &TorchTensor, f64) + Send + Sy
 impl TorchEngine {
     /// An engine on the given device, which must exist.
     pub fn new(device: Device, precision: Precision) -> Self {
-        Self { device, kind: kind(precision), threads: None, own_parameters: false, observer: None }
+        let packs = device == Device::Cpu && packed::is_available(precision);
+        Self { device, kind: kind(precision), threads: None, own_parameters: false, packs, observer: None }
     }
 
     /// An engine on the CPU.
@@ -42,11 +44,11 @@ impl TorchEngine {
         Self { threads, ..self }
     }
 
-    /// Copies parameters instead of sharing the mapped file. Needed where libtorch records what operations read
-    /// (gradients, traces): a record does not keep the file mapped.
+    /// Copies parameters as they are instead of sharing the mapped file or packing them. Needed where libtorch records
+    /// what operations read (gradients, traces): a record does not keep the file mapped.
     #[must_use]
     pub fn with_own_parameters(self) -> Self {
-        Self { own_parameters: true, ..self }
+        Self { own_parameters: true, packs: false, ..self }
     }
 
     /// Calls `observer` with the queries `[batch, heads, n, d]`, the keys `[batch, heads, m, d]` and the scale of every
@@ -89,7 +91,7 @@ impl TorchEngine {
             && kind_of(view.dtype()) == self.kind
             && aligned
             && cfg!(target_endian = "little")
-            // Kernels of convolutions get a memory format of their own.
+            // Kernels of convolutions get a layout of their own.
             && view.shape().len() < 4
     }
 }
@@ -104,7 +106,11 @@ impl Engine for TorchEngine {
         self.run("parameter", &[], || {
             let copy = Tensor::f_from_data_size(view.bytes(), &sizes(view.shape()), kind_of(view.dtype()))?;
             let tensor = copy.f_to_device(self.device)?.f_to_kind(self.kind)?;
-            if view.shape().len() == 4 { channels_last(&tensor) } else { Ok(tensor) }
+            match view.shape().len() {
+                4 if self.packs => packed::pack(&tensor),
+                4 => channels_last(&tensor),
+                _ => Ok(tensor),
+            }
         })
     }
 
@@ -366,11 +372,14 @@ fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, stride: usize, pad
     let Padding { top, left, bottom, right } = padding;
     let stride = [int(stride); 2];
     let x = channels_last(x)?;
-    if (top, left) == (bottom, right) {
-        return x.f_conv2d(weight, bias, stride, [int(top), int(left)], [1, 1], 1);
+    let (x, padding) = match (top, left) == (bottom, right) {
+        true => (x, [int(top), int(left)]),
+        false => (x.f_constant_pad_nd([left, right, top, bottom].map(int))?, [0, 0]),
+    };
+    match weight.is_mkldnn() {
+        true => packed::conv2d(&x, weight, bias, stride, padding),
+        false => x.f_conv2d(weight, bias, stride, padding, [1, 1], 1),
     }
-    let padded = x.f_constant_pad_nd([left, right, top, bottom].map(int))?;
-    padded.f_conv2d(weight, bias, stride, [0, 0], [1, 1], 1)
 }
 
 /// Height and width of `[batch, channels, height, width]`.

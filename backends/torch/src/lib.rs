@@ -6,6 +6,7 @@
 
 mod backend;
 mod engine;
+mod packed;
 mod program;
 mod tensor;
 mod threads;

@@ -1,0 +1,75 @@
+// Operators of libtorch that have no wrapper in tch: they are registered with its dispatcher, and in no header.
+
+#include <ATen/core/Tensor.h>
+#include <ATen/core/dispatch/Dispatcher.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <exception>
+#include <optional>
+#include <vector>
+
+namespace {
+
+std::optional<c10::OperatorHandle> find(const char *name) {
+  return c10::Dispatcher::singleton().findSchema({name, ""});
+}
+
+at::Tensor convolution(const at::Tensor &x, const at::Tensor &weight, const at::Tensor *bias,
+                       const int64_t *padding, const int64_t *stride) {
+  const auto op = find("mkldnn::_convolution_pointwise");
+  TORCH_CHECK(op.has_value(), "this libtorch has no oneDNN");
+  torch::jit::Stack stack{x,
+                          weight,
+                          bias == nullptr ? c10::IValue() : c10::IValue(*bias),
+                          std::vector<int64_t>{padding[0], padding[1]},
+                          std::vector<int64_t>{stride[0], stride[1]},
+                          std::vector<int64_t>{1, 1},
+                          int64_t{1},
+                          "none",
+                          c10::List<std::optional<at::Scalar>>(),
+                          c10::IValue()};
+  op->callBoxed(stack);
+  return stack.at(0).toTensor();
+}
+
+} // namespace
+
+extern "C" {
+
+// Whether `smartedit_torch_convolution` can be called, with 16-bit operands if so asked.
+bool smartedit_torch_has_convolution(bool bf16) noexcept {
+  try {
+    if (!find("mkldnn::_convolution_pointwise").has_value()) {
+      return false;
+    }
+    if (!bf16) {
+      return true;
+    }
+    const auto supported = find("mkldnn::_is_mkldnn_bf16_supported");
+    torch::jit::Stack stack;
+    if (!supported.has_value()) {
+      return false;
+    }
+    supported->callBoxed(stack);
+    return stack.at(0).toBool();
+  } catch (...) {
+    return false;
+  }
+}
+
+// The convolution of `x` with a packed weight as a tensor of its own, or null with the reason in `message`.
+at::Tensor *smartedit_torch_convolution(const at::Tensor *x, const at::Tensor *weight,
+                                        const at::Tensor *bias, const int64_t *padding,
+                                        const int64_t *stride, char *message,
+                                        size_t length) noexcept {
+  try {
+    return new at::Tensor(convolution(*x, *weight, bias, padding, stride));
+  } catch (const std::exception &error) {
+    std::snprintf(message, length, "%s", error.what());
+  } catch (...) {
+    std::snprintf(message, length, "an exception that is none of the standard's");
+  }
+  return nullptr;
+}
+}

@@ -1,0 +1,155 @@
+//! Kernels of convolutions in the layout that oneDNN computes with.
+//!
+//! libtorch brings a kernel into that layout at every call: for the lower levels of a UNet, that takes as long as the
+//! convolution itself. A packed kernel is a tensor that nothing but [`conv2d`] takes. The result is the same, bit by bit.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char};
+use std::ptr;
+
+use smartedit_core::engine::Precision;
+use tch::{Kind, TchError, Tensor};
+use torch_sys::C_tensor;
+
+/// Side of the pictures that the layout is chosen for. It fits all: with any other size it differs for so few that their
+/// kernels are brought into another at every call, as without packing.
+const SIDE: i64 = 32;
+
+unsafe extern "C" {
+    fn smartedit_torch_has_convolution(bf16: bool) -> bool;
+
+    fn smartedit_torch_convolution(
+        x: *const C_tensor,
+        weight: *const C_tensor,
+        bias: *const C_tensor,
+        padding: *const i64,
+        stride: *const i64,
+        message: *mut c_char,
+        length: usize,
+    ) -> *mut C_tensor;
+}
+
+/// Whether this machine's processor and libtorch compute with packed kernels.
+pub(crate) fn is_available(precision: Precision) -> bool {
+    // SAFETY: the function asks libtorch's dispatcher, which any thread may do at any time, and throws nothing.
+    precision != Precision::F16 && unsafe { smartedit_torch_has_convolution(precision == Precision::Bf16) }
+}
+
+/// Packs `weight [outputs, inputs, height, width]` in the memory of a CPU.
+pub(crate) fn pack(weight: &Tensor) -> Result<Tensor, TchError> {
+    let (_, inputs, height, width) = weight.size4()?;
+    let size: &[i64] = &[1, inputs, SIDE, SIDE];
+    let opaque = weight.f_to_mkldnn(None::<Kind>)?;
+    opaque.f_mkldnn_reorder_conv2d_weight([height / 2, width / 2], [1, 1], [1, 1], 1, size)
+}
+
+/// The convolution with a packed kernel.
+pub(crate) fn conv2d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    stride: [i64; 2],
+    padding: [i64; 2],
+) -> Result<Tensor, TchError> {
+    let mut message = [0; 512];
+    // SAFETY: the three tensors are borrowed for the call and stay as they are; `bias` may be null. `padding` and
+    // `stride` are two numbers each. At most `length` bytes of the message are written, the last of which is zero. No
+    // exception passes the border.
+    let found = unsafe {
+        smartedit_torch_convolution(
+            x.as_ptr(),
+            weight.as_ptr(),
+            bias.map_or(ptr::null(), Tensor::as_ptr),
+            padding.as_ptr(),
+            stride.as_ptr(),
+            message.as_mut_ptr(),
+            message.len(),
+        )
+    };
+    if found.is_null() {
+        // SAFETY: where there is no result, the message has been written and ends within the array.
+        let message = unsafe { CStr::from_ptr(message.as_ptr()) };
+        return Err(TchError::Torch(message.to_string_lossy().into_owned()));
+    }
+    // SAFETY: the tensor has just been made for whoever called, and for nobody else.
+    Ok(unsafe { Tensor::from_ptr(found) })
+}
+
+#[cfg(test)]
+mod tests {
+    use smartedit_core::engine::{Engine, Padding};
+    use smartedit_core::tensor::HostTensor;
+    use smartedit_core::weights::{Dtype, WeightFile};
+
+    use super::*;
+    use crate::{TorchEngine, TorchTensor};
+
+    /// Batch, inputs, outputs, side of the picture and of the kernel, stride.
+    const SIZES: [[usize; 6]; 7] = [
+        [1, 4, 32, 8, 3, 1],
+        [3, 32, 32, 4, 3, 1],
+        [2, 32, 64, 9, 3, 2],
+        [2, 17, 5, 7, 3, 1],
+        [1, 32, 48, 32, 1, 1],
+        [3, 64, 32, 1, 1, 1],
+        [1, 3, 16, 56, 14, 14],
+    ];
+
+    fn wave(count: usize) -> impl Iterator<Item = f32> {
+        (0..count).map(|index| (index as f32 * 0.7).sin())
+    }
+
+    fn file(directory: &std::path::Path, shape: [usize; 4]) -> WeightFile {
+        let bytes: Vec<u8> = wave(shape.iter().product()).flat_map(f32::to_le_bytes).collect();
+        let view = safetensors::tensor::TensorView::new(Dtype::F32, shape.to_vec(), &bytes).unwrap();
+        let path = directory.join("weights.safetensors");
+        safetensors::serialize_to_file([("kernel", view)], None, &path).unwrap();
+        WeightFile::open(&path).unwrap()
+    }
+
+    #[test]
+    fn packed_kernels_make_the_same_pictures() {
+        let available: Vec<_> = [Precision::F32, Precision::Bf16]
+            .into_iter()
+            .filter(|precision| is_available(*precision))
+            .collect();
+        assert!(available.contains(&Precision::F32) || cfg!(not(target_arch = "x86_64")));
+        for precision in available {
+            for [batch, inputs, outputs, side, kernel, stride] in SIZES {
+                let place = tempfile::tempdir().unwrap();
+                let shape = [outputs, inputs, kernel, kernel];
+                let file = file(place.path(), shape);
+                let picture = ndarray::Array::from_iter(wave(batch * inputs * side * side));
+                let picture = picture.into_shape_with_order((batch, inputs, side, side)).unwrap();
+                let run = |engine: &TorchEngine, padding| -> (TorchTensor, HostTensor) {
+                    let weight = engine.parameter(file.view("kernel", &shape).unwrap()).unwrap();
+                    let x = engine.cast(&engine.upload(&HostTensor::from(picture.clone())).unwrap()).unwrap();
+                    let out = engine.conv2d(&x, &weight, None, stride, padding).unwrap();
+                    (weight, engine.download(&out).unwrap())
+                };
+                let (packs, plain) =
+                    (TorchEngine::cpu(precision), TorchEngine::cpu(precision).with_own_parameters());
+                let even = Padding::all(kernel / 2);
+                let uneven = Padding { top: 0, left: 0, bottom: 1, right: 1 };
+                for padding in [even, uneven].into_iter().filter(|_| kernel <= side) {
+                    let (packed, found) = run(&packs, padding);
+                    let (not_packed, expected) = run(&plain, padding);
+                    assert_eq!((packed.tensor().is_mkldnn(), not_packed.tensor().is_mkldnn()), (true, false));
+                    assert_eq!(found, expected, "{precision}, {shape:?}, {batch} of {side}×{side}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error_with_a_reason() {
+        let place = tempfile::tempdir().unwrap();
+        let engine = TorchEngine::cpu(Precision::F32);
+        let weight =
+            engine.parameter(file(place.path(), [2, 3, 3, 3]).view("kernel", &[2, 3, 3, 3]).unwrap());
+        let picture = engine.upload(&HostTensor::from(ndarray::Array4::<f32>::zeros((1, 5, 8, 8)))).unwrap();
+        let error = engine.conv2d(&picture, &weight.unwrap(), None, 1, Padding::all(1)).err().unwrap();
+        assert!(error.to_string().contains("channels"), "{error}");
+    }
+}
