@@ -293,6 +293,7 @@ async fn overload() -> bool {
 }
 
 fn main() -> ExitCode {
+    smartedit_allocator::share_arena();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");
     let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
     if asked.first().is_some_and(|asked| asked == "serve") {

@@ -153,6 +153,7 @@ async fn measure() {
 }
 
 fn main() {
+    smartedit_allocator::share_arena();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime can be started");
     runtime.block_on(measure());
 }
