@@ -106,9 +106,9 @@ impl Engine for TorchEngine {
         self.run("parameter", &[], || {
             let copy = Tensor::f_from_data_size(view.bytes(), &sizes(view.shape()), kind_of(view.dtype()))?;
             let tensor = copy.f_to_device(self.device)?.f_to_kind(self.kind)?;
-            match view.shape().len() {
-                4 if self.packs => packed::pack(&tensor),
-                4 => channels_last(&tensor),
+            match view.shape() {
+                kernel @ [_, _, _, _] if self.packs && packed::pays(kernel) => packed::pack(&tensor),
+                [_, _, _, _] => channels_last(&tensor),
                 _ => Ok(tensor),
             }
         })

@@ -12,8 +12,8 @@ use smartedit_core::engine::Precision;
 use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
-/// Side of the pictures that the layout is chosen for. It fits all: with any other size it differs for so few that their
-/// kernels are brought into another at every call, as without packing.
+/// Side of the pictures that the layout is chosen for. A kernel that needs another with other pictures is brought into
+/// that at every call.
 const SIDE: i64 = 32;
 
 unsafe extern "C" {
@@ -34,6 +34,12 @@ unsafe extern "C" {
 pub(crate) fn is_available(precision: Precision) -> bool {
     // SAFETY: the function asks libtorch's dispatcher, which any thread may do at any time, and throws nothing.
     precision != Precision::F16 && unsafe { smartedit_torch_has_convolution(precision == Precision::Bf16) }
+}
+
+/// Whether to pack kernels of this shape. The layout of those of 1×1 depends on the size of the picture, and to bring one
+/// into another takes far longer than to make it anew.
+pub(crate) fn pays(shape: &[usize]) -> bool {
+    shape[2..].iter().product::<usize>() > 1
 }
 
 /// Packs `weight [outputs, inputs, height, width]` in the memory of a CPU.
@@ -135,7 +141,10 @@ mod tests {
                 for padding in [even, uneven].into_iter().filter(|_| kernel <= side) {
                     let (packed, found) = run(&packs, padding);
                     let (not_packed, expected) = run(&plain, padding);
-                    assert_eq!((packed.tensor().is_mkldnn(), not_packed.tensor().is_mkldnn()), (true, false));
+                    assert_eq!(
+                        (packed.tensor().is_mkldnn(), not_packed.tensor().is_mkldnn()),
+                        (kernel > 1, false)
+                    );
                     assert_eq!(found, expected, "{precision}, {shape:?}, {batch} of {side}×{side}");
                 }
             }
