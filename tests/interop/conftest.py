@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import servers
 
 # Every stage that is exported as one file.
@@ -21,7 +22,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def triton(tmp_path_factory: pytest.TempPathFactory, exported: dict[str, Path]) -> Iterator[str]:
-    """A Triton with every stage, one of them once more with a batch dimension of Triton's own, and `ident`."""
+    """A Triton with every stage, one once more with a batch dimension of Triton's own, and `ident`."""
     place = tmp_path_factory.mktemp("triton")
     repository = place / "models"
     for stage, file in exported.items():

@@ -52,10 +52,14 @@ def shape(dimensions: list[object]) -> list[int]:
 
 
 @contextlib.contextmanager
-def process(command: list[str], log: Path, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: list[str], log: Path, environment: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a server until the block ends. Its output is in `log`."""
     with log.open("wb") as output:
-        running = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+        running = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
     try:
         yield running
     finally:
@@ -76,7 +80,9 @@ def wait_until_ready(address: str, running: subprocess.Popen[bytes], log: Path, 
                 if all(client.is_model_ready(model) for model in models):
                     return
             if running.poll() is not None or time.monotonic() > until:
-                raise RuntimeError(f"{log} tells why no server is ready:\n{log.read_text(errors='replace')[-4000:]}")
+                raise RuntimeError(
+                    f"{log} tells why no server is ready:\n{log.read_text(errors='replace')[-4000:]}"
+                )
             time.sleep(0.1)
 
 
@@ -152,7 +158,10 @@ def triton_server(place: Path, repository: Path, models: list[str]) -> Iterator[
         "--allow-http=false",
         "--allow-metrics=false",
     ]
-    environment = os.environ | {"LD_LIBRARY_PATH": str(SITE / "nvidia_pytriton.libs"), "PYTHONPATH": str(SITE)}
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": str(SITE / "nvidia_pytriton.libs"),
+        "PYTHONPATH": str(SITE),
+    }
     address = f"127.0.0.1:{port}"
     with process(command, log, environment) as running:
         wait_until_ready(address, running, log, models)
@@ -170,7 +179,8 @@ def mlserver_model(repository: Path, stage: str, onnx: Path) -> None:
 
     def tensors(values: list[onnxruntime.NodeArg]) -> list[dict[str, object]]:
         return [
-            {"name": value.name, "datatype": TYPES[value.type][1], "shape": shape(value.shape)} for value in values
+            {"name": value.name, "datatype": TYPES[value.type][1], "shape": shape(value.shape)}
+            for value in values
         ]
 
     settings = {
@@ -214,7 +224,16 @@ def smartedit_server(place: Path, configuration: str, models: list[str]) -> Iter
     port, log, file = free_port(), place / "smartedit.log", place / "smartedit.toml"
     file.write_text(configuration)
     address = f"127.0.0.1:{port}"
-    command = [smartedit(), "serve", "--config", str(file), "--listen", address, "--set", "http.enabled=false"]
+    command = [
+        smartedit(),
+        "serve",
+        "--config",
+        str(file),
+        "--listen",
+        address,
+        "--set",
+        "http.enabled=false",
+    ]
     with process(command, log) as running:
         wait_until_ready(address, running, log, models)
         yield address

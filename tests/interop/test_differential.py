@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import concurrent.futures
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import grpc
 import numpy as np
 import pytest
-import servers
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tritonclient.grpc import service_pb2 as oip
 from tritonclient.grpc import service_pb2_grpc
+
+import servers
 
 # What a call comes to: a status code, and what the answer is like.
 Outcome = tuple[str, object]
@@ -40,7 +40,10 @@ class Server:
 @pytest.fixture(scope="module")
 def both(triton: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
     """Triton, and our server with the same model."""
-    text = f'[limits]\nmax_queue = 2\n[admin]\nenabled = true\n[deployments.default]\nmodel = "{servers.MODEL}"\ninstances = 1\n'
+    text = (
+        "[limits]\nmax_queue = 2\n[admin]\nenabled = true\n"
+        f'[deployments.default]\nmodel = "{servers.MODEL}"\ninstances = 1\n'
+    )
     place = tmp_path_factory.mktemp("ours")
     with servers.smartedit_server(place, text, ["default"]) as address:
         yield Server(triton, "vae_decoder"), Server(address, "default/vae_decoder")
@@ -119,7 +122,12 @@ def config(server: Server, name: str | None = None) -> object:
     def told(values: object) -> list[object]:
         return [(value.name, value.data_type, tuple(value.dims)) for value in values]
 
-    return answer.max_batch_size, told(answer.input), told(answer.output), answer.model_transaction_policy.decoupled
+    return (
+        answer.max_batch_size,
+        told(answer.input),
+        told(answer.output),
+        answer.model_transaction_policy.decoupled,
+    )
 
 
 def statistics(server: Server, name: str | None = None) -> object:
@@ -128,7 +136,11 @@ def statistics(server: Server, name: str | None = None) -> object:
     server.stub.ModelInfer(infer(server))
     [found] = server.stub.ModelStatistics(before).model_stats
     stats = found.inference_stats
-    return found.version, found.inference_count == found.execution_count, stats.success.count == stats.queue.count
+    return (
+        found.version,
+        found.inference_count == found.execution_count,
+        stats.success.count == stats.queue.count,
+    )
 
 
 def index(server: Server) -> object:
@@ -142,8 +154,7 @@ def stream(server: Server) -> object:
     answers = []
 
     def one_by_one() -> Iterator[oip.ModelInferRequest]:
-        for request in requests:
-            yield request
+        yield from requests
 
     for answer in server.stub.ModelStreamInfer(one_by_one(), timeout=60):
         final = answer.infer_response.parameters["triton_final_response"].bool_param
@@ -296,7 +307,11 @@ DEVIATIONS: dict[str, tuple[Outcome, Outcome, str]] = {
         ("OK", [(False, True, RAW[1]), (True, True, None)]),
         "an error is the last answer to its request, too",
     ),
-    "load, unknown model": (refused("INTERNAL"), refused("NOT_FOUND"), "it is the caller's mistake, not the server's"),
+    "load, unknown model": (
+        refused("INTERNAL"),
+        refused("NOT_FOUND"),
+        "it is the caller's mistake, not the server's",
+    ),
     "unload, unknown model": (("OK", 0), refused("NOT_FOUND"), "a wrong name should not look like success"),
     "health, unknown service": (("OK", 1), refused("NOT_FOUND"), "as the health protocol has it"),
     "health, watch": (refused("UNIMPLEMENTED"), ("OK", 1), "as the health protocol has it"),

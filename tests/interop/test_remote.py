@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import servers
 import tritonclient.grpc as client
+
 from conftest import STAGES
+
+import servers
 
 PICTURE = servers.ROOT / "examples" / "left-animal.png"
 
@@ -22,7 +24,11 @@ def configuration(address: str, models: dict[str, str], **options: object) -> st
         lines += [f"[deployments.{name}]", f'model = "{servers.MODEL}"']
     for stage, model in models.items():
         lines += [f"[deployments.there.stages.{stage}]", 'engine = "remote"']
-        lines += [f"[deployments.there.stages.{stage}.remote]", f'url = "http://{address}"', f'model = "{model}"']
+        lines += [
+            f"[deployments.there.stages.{stage}.remote]",
+            f'url = "http://{address}"',
+            f'model = "{model}"',
+        ]
         lines += [f"{key} = {json.dumps(value)}" for key, value in options.items()]
     return "\n".join(lines)
 
@@ -75,16 +81,22 @@ def test_stages_on_mlserver(mlserver: str, tmp_path: Path, raw: bool) -> None:
 @pytest.mark.parametrize("server", ["triton", "mlserver"])
 def test_a_model_that_does_not_fit(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     text = configuration(request.getfixturevalue(server), {"denoiser": "vae_decoder"})
-    with servers.smartedit_server(tmp_path, text, ["here"]) as address:
-        with pytest.raises(client.InferenceServerException) as refused:
-            client.InferenceServerClient(address).get_model_metadata("there")
-    assert "`sample`" in str(refused.value) and "`latents`" in str(refused.value)
+    with (
+        servers.smartedit_server(tmp_path, text, ["here"]) as address,
+        pytest.raises(client.InferenceServerException) as refused,
+    ):
+        client.InferenceServerClient(address).get_model_metadata("there")
+    assert "`sample`" in str(refused.value)
+    assert "`latents`" in str(refused.value)
 
 
 @pytest.mark.parametrize("server", ["triton", "mlserver"])
 def test_a_model_that_is_not_there(server: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     text = configuration(request.getfixturevalue(server), {"denoiser": "nowhere"})
-    with servers.smartedit_server(tmp_path, text, ["here"]) as address:
-        with pytest.raises(client.InferenceServerException) as refused:
-            client.InferenceServerClient(address).get_model_metadata("there")
-    assert "`nowhere`" in str(refused.value) and "cannot run denoiser" in str(refused.value)
+    with (
+        servers.smartedit_server(tmp_path, text, ["here"]) as address,
+        pytest.raises(client.InferenceServerException) as refused,
+    ):
+        client.InferenceServerClient(address).get_model_metadata("there")
+    assert "`nowhere`" in str(refused.value)
+    assert "cannot run denoiser" in str(refused.value)

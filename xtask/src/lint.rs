@@ -7,6 +7,9 @@ use crate::python::Python;
 use crate::workspace::{cargo, root};
 use crate::{engines, stubs, tools};
 
+/// What Python there is to lint.
+const PYTHON: [&str; 4] = ["bench/peers", "clients/python", "deploy", "tests/interop"];
+
 /// Runs every check, cheapest first, and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {
     process::run(cargo().args(["fmt", "--all", "--check"]))?;
@@ -23,8 +26,8 @@ pub(crate) fn run() -> Result<()> {
         "sources",
     ]))?;
     stubs::check(&python)?;
-    process::run(python.module("ruff").args(["check", "clients/python", "deploy"]))?;
-    process::run(python.module("ruff").args(["format", "--check", "clients/python", "deploy"]))?;
+    process::run(python.module("ruff").arg("check").args(PYTHON))?;
+    process::run(python.module("ruff").args(["format", "--check"]).args(PYTHON))?;
     process::run(python.module("mypy").current_dir(root().join("clients/python")))?;
     process::run(python.module("mypy").current_dir(root().join("deploy")))?;
     // What most people build, without any library to fetch.

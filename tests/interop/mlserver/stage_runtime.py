@@ -1,9 +1,10 @@
 """A stage as a runtime of MLServer: ONNX Runtime runs the exported file."""
 
 import onnxruntime
-from mlserver import MLModel
 from mlserver.codecs import NumpyCodec
 from mlserver.types import InferenceRequest, InferenceResponse
+
+from mlserver import MLModel
 
 
 class StageRuntime(MLModel):
@@ -18,6 +19,7 @@ class StageRuntime(MLModel):
         wanted = [value.name for value in payload.outputs or []]
         wanted = wanted or [value.name for value in self.session.get_outputs()]
         outputs = [
-            NumpyCodec.encode_output(name, value) for name, value in zip(wanted, self.session.run(wanted, inputs))
+            NumpyCodec.encode_output(name, value)
+            for name, value in zip(wanted, self.session.run(wanted, inputs), strict=True)
         ]
         return InferenceResponse(model_name=self.name, model_version=self.version, outputs=outputs)

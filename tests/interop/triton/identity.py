@@ -7,7 +7,7 @@ import time
 # The backend's interpreter does not look there by itself.
 sys.path.extend(os.environ["PYTHONPATH"].split(os.pathsep))
 
-import triton_python_backend_utils as utils  # noqa: E402
+import triton_python_backend_utils as utils
 
 
 class TritonPythonModel:

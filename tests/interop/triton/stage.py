@@ -8,8 +8,8 @@ from pathlib import Path
 # The backend's interpreter does not look there by itself.
 sys.path.extend(os.environ["PYTHONPATH"].split(os.pathsep))
 
-import onnxruntime  # noqa: E402
-import triton_python_backend_utils as utils  # noqa: E402
+import onnxruntime
+import triton_python_backend_utils as utils
 
 
 class TritonPythonModel:
@@ -30,4 +30,6 @@ class TritonPythonModel:
         inputs = {name: utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
         wanted = [name for name in self.outputs if name in request.requested_output_names()]
         values = self.session.run(wanted, inputs)
-        return utils.InferenceResponse([utils.Tensor(name, value) for name, value in zip(wanted, values)])
+        return utils.InferenceResponse(
+            [utils.Tensor(name, value) for name, value in zip(wanted, values, strict=True)]
+        )
