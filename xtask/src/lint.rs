@@ -8,7 +8,7 @@ use crate::workspace::{cargo, root};
 use crate::{engines, stubs, tools};
 
 /// What Python there is to lint.
-const PYTHON: [&str; 4] = ["bench/peers", "clients/python", "deploy", "tests/interop"];
+const PYTHON: [&str; 5] = ["backends", "bench/peers", "clients/python", "deploy", "tests/interop"];
 
 /// Runs every check, cheapest first, and stops at the first that fails.
 pub(crate) fn run() -> Result<()> {

@@ -20,12 +20,22 @@ pub(crate) struct TorchScript {
     module: CModule,
     /// The arguments of `forward` that are tensors, in their order.
     inputs: Vec<Input>,
+    /// How many of them, the first ones, have no default.
+    without_default: usize,
     /// The names of the stage's outputs, in their order.
     outputs: Vec<String>,
     returns: Returns,
     device: Device,
     kind: Kind,
     threads: Option<NonZeroUsize>,
+}
+
+/// What `forward` takes and returns.
+#[derive(Debug, PartialEq)]
+struct Signature {
+    inputs: Vec<Input>,
+    without_default: usize,
+    returns: Returns,
 }
 
 /// What `forward` returns.
@@ -53,7 +63,7 @@ impl TorchScript {
         let mut module = CModule::load_on_device(&program.file, device)
             .map_err(|e| format!("is not a TorchScript file: {}", message(&e)))?;
         module.f_set_eval().map_err(|e| message(&e))?;
-        let (inputs, returns) = signature(&module)?;
+        let Signature { inputs, without_default, returns } = signature(&module)?;
         let outputs = output_names(config, &program.outputs);
         if let Returns::Tensors(count) = returns
             && count != outputs.len()
@@ -61,12 +71,12 @@ impl TorchScript {
             let names = outputs.join("`, `");
             return Err(format!("`forward` returns {count} tensors; the stage's outputs are `{names}`"));
         }
-        Ok(Self { module, inputs, outputs, returns, device, kind, threads })
+        Ok(Self { module, inputs, without_default, outputs, returns, device, kind, threads })
     }
 
     fn forward(&self, inputs: &Tensors) -> std::result::Result<Tensors, TchError> {
         let last = self.inputs.iter().rposition(|input| inputs.get(&input.name).is_some());
-        let given = self.inputs.iter().take(last.map_or(0, |last| last + 1));
+        let given = self.inputs.iter().take(last.map_or(0, |last| last + 1).max(self.without_default));
         let arguments = given.map(|input| match inputs.get(&input.name) {
             Some(tensor) => self.argument(tensor).map(IValue::Tensor),
             None => Ok(IValue::None),
@@ -127,7 +137,7 @@ impl Runner for TorchScript {
 ///
 /// tch does not show a method's schema; libtorch states it, before anything is computed, when a call does not
 /// fit it.
-fn signature(module: &CModule) -> std::result::Result<(Vec<Input>, Returns), String> {
+fn signature(module: &CModule) -> std::result::Result<Signature, String> {
     /// More arguments than a stage can have.
     const TOO_MANY: usize = 64;
     let refused = match module.forward_is(&[const { IValue::None }; TOO_MANY]) {
@@ -141,12 +151,13 @@ fn signature(module: &CModule) -> std::result::Result<(Vec<Input>, Returns), Str
     }
 }
 
-/// Reads `forward(__torch__.Module self, Tensor a, Tensor? b=None) -> (Tensor, Tensor)`.
-fn parse(declaration: &str) -> std::result::Result<(Vec<Input>, Returns), String> {
+/// Reads `forward(__torch__.Module self, Tensor a, Tensor? b=None) -> ((Tensor, Tensor))`. What is returned stands in
+/// parentheses of its own, or in none.
+fn parse(declaration: &str) -> std::result::Result<Signature, String> {
     let unreadable = || format!("`{declaration}` cannot be read");
     let (_, rest) = declaration.split_once('(').ok_or_else(unreadable)?;
     let (arguments, returned) = rest.rsplit_once(") -> ").ok_or_else(unreadable)?;
-    let mut inputs = Vec::new();
+    let (mut inputs, mut without_default) = (Vec::new(), 0);
     // The first argument is the module itself.
     for argument in arguments.split(", ").skip(1) {
         let (argument, default) = match argument.split_once('=') {
@@ -154,32 +165,31 @@ fn parse(declaration: &str) -> std::result::Result<(Vec<Input>, Returns), String
             None => (argument, false),
         };
         match argument.rsplit_once(' ') {
-            Some(("Tensor" | "Tensor?", name)) => {
-                inputs.push(Input { name: name.to_owned(), required: !default });
+            Some((kind @ ("Tensor" | "Tensor?"), name)) => {
+                inputs.push(Input { name: name.to_owned(), required: !default && kind == "Tensor" });
+                without_default += usize::from(!default);
             }
             // What has a default is left to it, and so is everything behind it.
             _ if default => break,
             _ => return Err(format!("`forward` takes `{argument}`; it can only be given tensors")),
         }
     }
-    let returns = match returned.trim() {
-        "Tensor" => Returns::Tensors(1),
+    let mut kind = returned.trim();
+    while let Some(inside) = kind.strip_prefix('(').and_then(|kind| kind.strip_suffix(')')) {
+        kind = inside;
+    }
+    let returns = match kind {
         "Dict(str, Tensor)" => Returns::Dict,
-        tuple => {
-            let inside = tuple.strip_prefix('(').and_then(|tuple| tuple.strip_suffix(')'));
-            match inside.map(|inside| inside.split(", ")) {
-                Some(mut types) if types.clone().all(|kind| kind == "Tensor") => {
-                    Returns::Tensors(types.by_ref().count())
-                }
-                _ => {
-                    return Err(format!(
-                        "`forward` returns `{tuple}`; a tensor, a tuple of tensors or a dict of them is needed"
-                    ));
-                }
-            }
+        tensors if tensors.split(", ").all(|kind| kind == "Tensor") => {
+            Returns::Tensors(tensors.split(", ").count())
+        }
+        _ => {
+            return Err(format!(
+                "`forward` returns `{kind}`; a tensor, a tuple of tensors or a dict of them is needed"
+            ));
         }
     };
-    Ok((inputs, returns))
+    Ok(Signature { inputs, without_default, returns })
 }
 
 #[cfg(test)]
@@ -190,20 +200,31 @@ mod tests {
         Input { name: name.to_owned(), required }
     }
 
+    fn signature(
+        inputs: Vec<Input>,
+        without_default: usize,
+        returns: Returns,
+    ) -> std::result::Result<Signature, String> {
+        Ok(Signature { inputs, without_default, returns })
+    }
+
     #[test]
     fn declarations() {
         let found = parse("forward(__torch__.unet self, Tensor sample, Tensor? feature=None) -> Tensor");
         let inputs = vec![input("sample", true), input("feature", false)];
-        assert_eq!(found, Ok((inputs, Returns::Tensors(1))));
+        assert_eq!(found, signature(inputs, 1, Returns::Tensors(1)));
         let found =
             parse("forward(__torch__.a.B self, Tensor x, int n=3, Tensor? y=None) -> (Tensor, Tensor)");
-        assert_eq!(found, Ok((vec![input("x", true)], Returns::Tensors(2))));
+        assert_eq!(found, signature(vec![input("x", true)], 1, Returns::Tensors(2)));
+        let found = parse("forward(__torch__.B self, Tensor? x, Tensor y) -> ((Tensor, Tensor))");
+        let inputs = vec![input("x", false), input("y", true)];
+        assert_eq!(found, signature(inputs, 2, Returns::Tensors(2)));
         let found = parse("forward(__torch__.B self, Tensor x) -> Dict(str, Tensor)");
-        assert_eq!(found, Ok((vec![input("x", true)], Returns::Dict)));
+        assert_eq!(found, signature(vec![input("x", true)], 1, Returns::Dict));
         for (declaration, part) in [
             ("forward(__torch__.B self, int n) -> Tensor", "`int n`"),
             ("forward(__torch__.B self) -> int", "returns `int`"),
-            ("forward(__torch__.B self) -> (Tensor, int)", "returns `(Tensor, int)`"),
+            ("forward(__torch__.B self) -> (Tensor, int)", "returns `Tensor, int`"),
             ("nonsense", "cannot be read"),
         ] {
             let error = parse(declaration).expect_err(declaration);

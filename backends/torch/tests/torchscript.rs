@@ -196,6 +196,67 @@ fn a_traced_network_is_the_network() {
     }
 }
 
+/// States of all positions, as `language_model.py` has them.
+fn expected_states(rows: &[Vec<f32>]) -> ndarray::Array2<f32> {
+    let mut states = ndarray::Array2::from_shape_vec((rows.len(), 128), rows.concat()).expect("rows of 128");
+    states.accumulate_axis_inplace(Axis(0), |before, state| *state += before);
+    states
+}
+
+/// What stands at the position of a token.
+fn token(id: i64) -> Vec<f32> {
+    (1..=128).map(|column| (id as f32 * column as f32 * 0.1).sin()).collect()
+}
+
+/// What stands at the positions of an image.
+fn image_rows(features: &ArrayD<f32>) -> Vec<Vec<f32>> {
+    let features = features.index_axis(Axis(0), 0);
+    features.axis_iter(Axis(0)).map(|row| row.iter().chain(&row).copied().collect()).collect()
+}
+
+fn ids(ids: &[i64]) -> Tensors {
+    Tensors::new().with("input_ids", ndarray::arr2(&[<[i64; 3]>::try_from(ids).expect("three tokens")]))
+}
+
+#[test]
+fn a_language_model_that_returns_a_tuple_is_given_all_that_was_fed() {
+    let subject = Subject::new(StageKind::LanguageModel);
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/language_model.pt");
+    let program = Program { file, inputs: BTreeMap::new(), outputs: BTreeMap::new() };
+    let stage = subject.load(Some(program)).unwrap_or_else(|e| panic!("{e}"));
+    let mut session = stage.session();
+    // Compares the states of new positions with the last ones of all, and logits with those of the positions asked for.
+    let mut check = |inputs: &Tensors, all: &[Vec<f32>], new: usize, logits: usize| {
+        let found = run(session.as_mut(), inputs);
+        let states = expected_states(all);
+        let waves = ndarray::Array2::from_shape_fn((128, 32_035), |(column, token)| {
+            ((token * (column + 1)) as f32 * 0.001).cos()
+        });
+        let last = |count: usize| states.slice_axis(Axis(0), ((states.nrows() - count)..).into());
+        let expected = Tensors::new()
+            .with("hidden_states", last(new).insert_axis(Axis(0)).to_owned())
+            .with("logits", last(logits).dot(&waves).insert_axis(Axis(0)));
+        assert_close(&found, &expected, "hidden_states");
+        assert_close(&found, &expected, "logits");
+    };
+    let text: Vec<_> = [3, 141, 59].map(token).to_vec();
+    check(&ids(&[3, 141, 59]), &text, 3, 3);
+
+    // An image of two features after the first of three tokens, and logits of the last position alone.
+    let features = values(&[1, 2, 64], 1);
+    let [first, second, third] = [26, 5, 35].map(token);
+    let picture = image_rows(&features);
+    let with_picture = [text.clone(), vec![first], picture, vec![second, third]].concat();
+    let inputs =
+        ids(&[26, 5, 35]).with("image_features", features).with("image_position", ndarray::arr1(&[1i64]));
+    check(&inputs.with("logits_from", ndarray::arr1(&[4i64])), &with_picture, 5, 1);
+
+    // A draft that is taken back but for one token of it.
+    check(&ids(&[89, 79, 32]), &[with_picture.clone(), [89, 79, 32].map(token).to_vec()].concat(), 3, 3);
+    let back = ids(&[38, 46, 26]).with("cache_length", ndarray::arr1(&[9i64]));
+    check(&back, &[with_picture, [89, 38, 46, 26].map(token).to_vec()].concat(), 3, 3);
+}
+
 #[test]
 fn files_that_are_no_programs_are_named() {
     let subject = Subject::new(StageKind::VaeDecoder);

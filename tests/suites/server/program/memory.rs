@@ -9,7 +9,7 @@ use smartedit_tests::golden::converted;
 use tokio::task::JoinSet;
 
 use super::serve::Served;
-use super::text;
+use super::{run, text};
 use crate::running::{gradient, png, request};
 
 const MIB: u64 = 1 << 20;
@@ -168,4 +168,26 @@ async fn thousands_of_edits_leave_nothing_behind() {
     let growth = growth(&resident);
     println!("{:+.2} %: {resident:?}", 100.0 * growth);
     assert!(growth < 0.02, "{:.1} % more", 100.0 * growth);
+}
+
+/// The most that a process had resident which decoded latents of this size once, at the sizes of Stable Diffusion 1.5.
+fn peak_of_decoding(latents: &str) -> u64 {
+    let decoder = ["bench", "--preset", "sd15", "--stage", "vae_decoder", "--engine", "candle"];
+    let once = ["--iterations", "1", "--latents", latents, "--json"];
+    let ended = run(decoder.iter().chain(&once));
+    ended.succeeded();
+    let measured: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+    measured[0]["peak_resident_bytes"].as_u64().unwrap()
+}
+
+#[test]
+fn a_large_picture_is_decoded_without_columns_of_all_its_pixels() {
+    /// The widest feature map of a picture's own size, in bytes for each pixel. All columns of the convolution on it would
+    /// take nine times as much.
+    const WIDEST: u64 = 256 * 4;
+    let grown = peak_of_decoding("32x32") - peak_of_decoding("16x16");
+    let pixels = 256 * 256 - 128 * 128;
+    println!("{} bytes for each pixel", grown / pixels);
+    assert!(grown > pixels * WIDEST, "the process' memory does not tell of the maps");
+    assert!(grown < pixels * WIDEST * 5, "{} bytes for each pixel", grown / pixels);
 }
