@@ -42,7 +42,9 @@ impl Backend for CandleBackend {
         options: &StageOptions,
     ) -> Result<Arc<dyn Stage>, LoadError> {
         let kind = config.kind();
-        let engine = CandleEngine::new(device(kind, options)?, options.precision);
+        let device = device(kind, options)?;
+        let on_cpu = device.is_cpu();
+        let engine = CandleEngine::new(device, options.precision);
         let info = StageInfo {
             kind,
             engine: NAME,
@@ -52,9 +54,9 @@ impl Backend for CandleBackend {
             weight_bytes: weights.tensor_bytes(),
         };
         let stage = stages::load(Arc::new(engine), config, weights, info)?;
-        match options.threads {
-            Some(threads) => threads::on_threads(stage, threads),
-            None => Ok(stage),
+        match on_cpu || options.threads.is_some() {
+            true => threads::on_threads(stage, options.threads),
+            false => Ok(stage),
         }
     }
 
