@@ -18,8 +18,8 @@ import pytest
 import servers
 
 # The newest whose program is content with the C library of Debian 12; the newest wheels have no program.
-WHEEL = "tritonclient==2.50.0"
-PROGRAM = "tritonclient-2.50.0.data/data/bin/perf_analyzer"
+VERSION = "2.50.0"
+PROGRAM = f"tritonclient-{VERSION}.data/data/bin/perf_analyzer"
 
 # What it is linked with and is in the wheel of Triton, under names with a digest.
 LIBRARIES = {"libb64.so.0d": "libb64-*.so.0d", "libcudart.so.12": "libcudart-*.so.12.*"}
@@ -42,7 +42,9 @@ def measure(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Row]:
         "--disable-pip-version-check",
         "--no-deps",
     ]
-    subprocess.run([*download, "--only-binary=:all:", "--dest", str(place), WHEEL], check=True)
+    subprocess.run(
+        [*download, "--only-binary=:all:", "--dest", str(place), f"tritonclient=={VERSION}"], check=True
+    )
     with zipfile.ZipFile(next(place.glob("*.whl"))) as wheel:
         program = Path(wheel.extract(PROGRAM, place))
     program.chmod(0o755)

@@ -17,7 +17,7 @@ std::optional<c10::OperatorHandle> find(const char *name) {
 
 at::Tensor convolution(const at::Tensor &x, const at::Tensor &weight, const at::Tensor *bias,
                        const int64_t *padding, const int64_t *stride) {
-  const auto op = find("mkldnn::_convolution_pointwise");
+  static const auto op = find("mkldnn::_convolution_pointwise");
   TORCH_CHECK(op.has_value(), "this libtorch has no oneDNN");
   torch::jit::Stack stack{x,
                           weight,
