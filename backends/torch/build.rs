@@ -1,4 +1,4 @@
-//! Compiles `src/packed.cpp`, and says how final binaries find libtorch: torch-sys links it, but a linker looks for it at
+//! Compiles the C++ in `src`, and says how final binaries find libtorch: torch-sys links it, but a linker looks for it at
 //! build time only.
 //!
 //! The linker's argument is for the tests of this package, and for packages that depend on it: their build scripts find it in
@@ -25,8 +25,10 @@ fn main() {
 
 /// Compiles against the headers of the libtorch in this directory, as torch-sys does.
 fn compile(libraries: &Path) {
-    const SOURCE: &str = "src/packed.cpp";
-    println!("cargo::rerun-if-changed={SOURCE}");
+    const SOURCES: [&str; 2] = ["src/attention.cpp", "src/packed.cpp"];
+    for file in SOURCES.into_iter().chain(["src/guarded.h"]) {
+        println!("cargo::rerun-if-changed={file}");
+    }
     let variable = |name: &str| {
         println!("cargo::rerun-if-env-changed={name}");
         std::env::var(name).ok()
@@ -40,6 +42,9 @@ fn compile(libraries: &Path) {
         .include(root.join("include"))
         // Headers that are not ours to mend.
         .warnings(false)
-        .file(SOURCE)
-        .compile("smartedit_torch_packed");
+        // libtorch's own threads share the work of a loop.
+        .flag("-fopenmp")
+        .files(SOURCES)
+        .compile("smartedit_torch_operators");
+    println!("cargo::rustc-link-lib=gomp");
 }

@@ -9,7 +9,7 @@ use smartedit_core::weights::{Dtype, WeightView};
 use tch::{Device, Kind, TchError, Tensor};
 
 use crate::tensor::TorchTensor;
-use crate::{packed, threads};
+use crate::{attention, packed, threads};
 
 type TchResult = std::result::Result<Tensor, TchError>;
 
@@ -20,6 +20,8 @@ pub struct TorchEngine {
     threads: Option<NonZeroUsize>,
     own_parameters: bool,
     packs: bool,
+    /// Whether attention is our own.
+    attends: bool,
     observer: Option<AttentionObserver>,
 }
 
@@ -29,8 +31,16 @@ type AttentionObserver = Box<dyn Fn(&TorchTensor, &TorchTensor, f64) + Send + Sy
 impl TorchEngine {
     /// An engine on the given device, which must exist.
     pub fn new(device: Device, precision: Precision) -> Self {
-        let packs = device == Device::Cpu && packed::is_available(precision);
-        Self { device, kind: kind(precision), threads: None, own_parameters: false, packs, observer: None }
+        let on_cpu = device == Device::Cpu;
+        Self {
+            device,
+            kind: kind(precision),
+            threads: None,
+            own_parameters: false,
+            packs: on_cpu && packed::is_available(precision),
+            attends: on_cpu && attention::is_available(precision),
+            observer: None,
+        }
     }
 
     /// An engine on the CPU.
@@ -44,11 +54,12 @@ impl TorchEngine {
         Self { threads, ..self }
     }
 
-    /// Copies parameters as they are instead of sharing the mapped file or packing them. Needed where libtorch records
-    /// what operations read (gradients, traces): a record does not keep the file mapped.
+    /// Copies parameters as they are instead of sharing the mapped file or packing them, and computes with operators of
+    /// libtorch's alone. Needed where it records what operations read (gradients, traces): a record does not keep the file
+    /// mapped.
     #[must_use]
     pub fn with_own_parameters(self) -> Self {
-        Self { own_parameters: true, packs: false, ..self }
+        Self { own_parameters: true, packs: false, attends: false, ..self }
     }
 
     /// Calls `observer` with the queries `[batch, heads, n, d]`, the keys `[batch, heads, m, d]` and the scale of every
@@ -318,8 +329,11 @@ impl Engine for TorchEngine {
             observer(q, k, scale);
         }
         self.map("attention", q, |q| {
-            let mask = mask.map(TorchTensor::tensor);
-            Tensor::f_scaled_dot_product_attention(q, k.tensor(), v.tensor(), mask, 0.0, false, scale, false)
+            let (k, v, mask) = (k.tensor(), v.tensor(), mask.map(TorchTensor::tensor));
+            if self.attends && mask.is_none() && attention::takes(q, k, v) {
+                return attention::attention(q, k, v, scale);
+            }
+            Tensor::f_scaled_dot_product_attention(q, k, v, mask, 0.0, false, scale, false)
         })
     }
 }

@@ -1,11 +1,10 @@
 // Operators of libtorch that have no wrapper in tch: they are registered with its dispatcher, and in no header.
 
-#include <ATen/core/Tensor.h>
+#include "guarded.h"
+
 #include <ATen/core/dispatch/Dispatcher.h>
 
 #include <cstdint>
-#include <cstdio>
-#include <exception>
 #include <optional>
 #include <vector>
 
@@ -63,13 +62,6 @@ at::Tensor *smartedit_torch_convolution(const at::Tensor *x, const at::Tensor *w
                                         const at::Tensor *bias, const int64_t *padding,
                                         const int64_t *stride, char *message,
                                         size_t length) noexcept {
-  try {
-    return new at::Tensor(convolution(*x, *weight, bias, padding, stride));
-  } catch (const std::exception &error) {
-    std::snprintf(message, length, "%s", error.what());
-  } catch (...) {
-    std::snprintf(message, length, "an exception that is none of the standard's");
-  }
-  return nullptr;
+  return guarded(message, length, [=] { return convolution(*x, *weight, bias, padding, stride); });
 }
 }

@@ -5,12 +5,14 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, c_char};
+use std::ffi::c_char;
 use std::ptr;
 
 use smartedit_core::engine::Precision;
 use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
+
+use crate::foreign::made;
 
 /// Side of the pictures that the layout is chosen for. A kernel that needs another with other pictures is brought into
 /// that at every call.
@@ -58,28 +60,21 @@ pub(crate) fn conv2d(
     stride: [i64; 2],
     padding: [i64; 2],
 ) -> Result<Tensor, TchError> {
-    let mut message = [0; 512];
-    // SAFETY: the three tensors are borrowed for the call and stay as they are; `bias` may be null. `padding` and
-    // `stride` are two numbers each. At most `length` bytes of the message are written, the last of which is zero. No
-    // exception passes the border.
-    let found = unsafe {
-        smartedit_torch_convolution(
-            x.as_ptr(),
-            weight.as_ptr(),
-            bias.map_or(ptr::null(), Tensor::as_ptr),
-            padding.as_ptr(),
-            stride.as_ptr(),
-            message.as_mut_ptr(),
-            message.len(),
-        )
-    };
-    if found.is_null() {
-        // SAFETY: where there is no result, the message has been written and ends within the array.
-        let message = unsafe { CStr::from_ptr(message.as_ptr()) };
-        return Err(TchError::Torch(message.to_string_lossy().into_owned()));
-    }
-    // SAFETY: the tensor has just been made for whoever called, and for nobody else.
-    Ok(unsafe { Tensor::from_ptr(found) })
+    made(|message, length| {
+        // SAFETY: the three tensors are borrowed for the call and stay as they are; `bias` may be null. `padding` and
+        // `stride` are two numbers each. The message is as `made` wants it, and no exception passes the border.
+        unsafe {
+            smartedit_torch_convolution(
+                x.as_ptr(),
+                weight.as_ptr(),
+                bias.map_or(ptr::null(), Tensor::as_ptr),
+                padding.as_ptr(),
+                stride.as_ptr(),
+                message,
+                length,
+            )
+        }
+    })
 }
 
 #[cfg(test)]
