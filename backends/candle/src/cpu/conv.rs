@@ -7,7 +7,7 @@ use smartedit_core::engine::Padding;
 
 use super::matrix::{Destination, Matrix, Threads, multiply};
 use super::scratch::with_scratch;
-use super::{bf16, winograd};
+use super::{bf16, tasks, winograd};
 
 /// Elements of the column buffer: 16 MiB of `f32`.
 const COLUMN_BUFFER: usize = 1 << 22;
@@ -90,7 +90,8 @@ pub(crate) fn conv2d(
         let count = rows.len() * output_size.1;
         let mut product = vec![0.0; shape.outputs * count];
         with_scratch(shape.depth() * count, |columns| {
-            columns.par_chunks_exact_mut(count).enumerate().for_each(|(index, column)| {
+            let cells = columns.par_chunks_exact_mut(count).enumerate();
+            cells.with_min_len(tasks::items(count)).for_each(|(index, column)| {
                 fill_column(column, x, shape, index, rows.clone(), output_size);
             });
             add_product(columns, count, &mut product);
@@ -147,7 +148,8 @@ fn in_blocks<T: Copy + Default + Send + Sync>(
         for first in (first_picture * height..end).step_by(rows) {
             let block = first..end.min(first + rows);
             let product = product(block.clone());
-            out.par_chunks_exact_mut(height * width).enumerate().for_each(|(index, plane)| {
+            let planes = out.par_chunks_exact_mut(height * width).enumerate();
+            planes.with_min_len(tasks::items(height * width)).for_each(|(index, plane)| {
                 let (picture, output) = (index / shape.outputs, index % shape.outputs);
                 let (start, end) = (block.start.max(picture * height), block.end.min((picture + 1) * height));
                 if start < end {

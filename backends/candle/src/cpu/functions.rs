@@ -1,10 +1,9 @@
 //! Functions of single elements, written so that the compiler vectorises them for the processor at hand.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
-/// Elements that one task computes.
-const CHUNK: usize = 1 << 14;
+use super::tasks;
+use super::vectorised::{joined, vectorised};
 
 /// Partial results of a reduction: several vectors, so that one need not wait for the other.
 const LANES: usize = 64;
@@ -36,9 +35,10 @@ pub(crate) fn apply(function: Function, x: &[f32]) -> Vec<f32> {
 pub(crate) fn geglu(x: &[f32], size: usize) -> Vec<f32> {
     let mut out = vec![0.0; x.len() / 2];
     if size > 0 {
-        out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(2 * size)).for_each(|(out, x)| {
+        let rows = out.par_chunks_exact_mut(size).zip(x.par_chunks_exact(2 * size));
+        rows.with_min_len(tasks::items(size)).for_each(|(out, x)| {
             let (values, gates) = x.split_at(size);
-            Arch::new().dispatch(
+            vectorised(
                 #[inline(always)]
                 || {
                     for ((out, value), &gate) in out.iter_mut().zip(values).zip(gates) {
@@ -68,8 +68,8 @@ pub(crate) fn join(binary: Binary, a: &[f32], b: &[f32], repeat: usize) -> Vec<f
 
 fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
-        Arch::new().dispatch(
+    out.par_chunks_mut(tasks::ELEMENTS).zip(x.par_chunks(tasks::ELEMENTS)).for_each(|(out, x)| {
+        vectorised(
             #[inline(always)]
             || out.iter_mut().zip(x).for_each(|(out, x)| *out = f(*x)),
         );
@@ -80,9 +80,9 @@ fn map(x: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
 fn zip(a: &[f32], b: &[f32], repeat: usize, f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     let mut out = vec![0.0; a.len()];
     if repeat == 1 {
-        let operands = a.par_chunks(CHUNK).zip(b.par_chunks(CHUNK));
-        out.par_chunks_mut(CHUNK).zip(operands).for_each(|(out, (a, b))| {
-            Arch::new().dispatch(
+        let operands = a.par_chunks(tasks::ELEMENTS).zip(b.par_chunks(tasks::ELEMENTS));
+        out.par_chunks_mut(tasks::ELEMENTS).zip(operands).for_each(|(out, (a, b))| {
+            vectorised(
                 #[inline(always)]
                 || {
                     for ((out, &a), &b) in out.iter_mut().zip(a).zip(b) {
@@ -93,15 +93,14 @@ fn zip(a: &[f32], b: &[f32], repeat: usize, f: impl Fn(f32, f32) -> f32 + Sync) 
         });
         return out;
     }
-    let rows =
-        out.par_chunks_mut(repeat).zip(a.par_chunks(repeat)).zip(b).with_min_len(CHUNK.div_ceil(repeat));
+    let rows = out.par_chunks_mut(repeat).zip(a.par_chunks(repeat)).zip(b).with_min_len(tasks::items(repeat));
     rows.for_each(|((out, a), &b)| out.iter_mut().zip(a).for_each(|(out, &a)| *out = f(a, b)));
     out
 }
 
 /// Turns scores, after scaling and masking, into exponentials of their distance to the largest; returns their sum.
 pub(super) fn exponentiate(scores: &mut [f32], scale: f32, mask: Option<&[f32]>) -> f32 {
-    Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             if let Some(mask) = mask {
@@ -109,18 +108,14 @@ pub(super) fn exponentiate(scores: &mut [f32], scale: f32, mask: Option<&[f32]>)
             }
             let scale = if mask.is_some() { 1.0 } else { scale };
             let max = largest(scores, scale);
+            scores.iter_mut().for_each(|score| *score = exp(*score * scale - max));
             let mut sums = [0.0; LANES];
-            let (chunks, rest) = scores.as_chunks_mut::<LANES>();
+            let (chunks, rest) = scores.as_chunks::<LANES>();
             for chunk in chunks {
-                for (sum, score) in sums.iter_mut().zip(chunk) {
-                    *score = exp(*score * scale - max);
-                    *sum += *score;
-                }
+                sums.iter_mut().zip(chunk).for_each(|(sum, score)| *sum += score);
             }
-            rest.iter_mut().fold(sums.iter().sum(), |sum, score| {
-                *score = exp(*score * scale - max);
-                sum + *score
-            })
+            sums.iter_mut().zip(rest).for_each(|(sum, score)| *sum += score);
+            joined(sums, |a, b| a + b)
         },
     )
 }
@@ -136,7 +131,10 @@ fn largest(scores: &[f32], scale: f32) -> f32 {
             *max = larger(*max, score * scale);
         }
     }
-    rest.iter().map(|score| score * scale).chain(partial).fold(f32::NEG_INFINITY, larger)
+    for (max, &score) in partial.iter_mut().zip(rest) {
+        *max = larger(*max, score * scale);
+    }
+    joined(partial, larger)
 }
 
 #[inline(always)]

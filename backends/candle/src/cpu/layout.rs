@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::tasks;
+
 /// Side of the squares in which a matrix is transposed.
 const BLOCK: usize = 16;
 
@@ -12,8 +14,10 @@ pub(crate) fn transpose<T: Copy + Default + Send + Sync>(x: &[T], rows: usize, c
         return out;
     }
     let matrices = x.par_chunks_exact(rows * columns);
-    out.par_chunks_exact_mut(rows * columns).zip(matrices).for_each(|(out, x)| {
-        out.par_chunks_mut(BLOCK * rows).enumerate().for_each(|(block, out)| {
+    let matrices = out.par_chunks_exact_mut(rows * columns).zip(matrices);
+    matrices.with_min_len(tasks::items(rows * columns)).for_each(|(out, x)| {
+        let blocks = out.par_chunks_mut(BLOCK * rows).enumerate();
+        blocks.with_min_len(tasks::items(BLOCK * rows)).for_each(|(block, out)| {
             let first_column = block * BLOCK;
             for first_row in (0..rows).step_by(BLOCK) {
                 for (column, out) in out.chunks_exact_mut(rows).enumerate() {
@@ -40,8 +44,10 @@ pub(crate) fn swap_middle<T: Copy + Default + Send + Sync>(
         return out;
     }
     let items = x.par_chunks_exact(outer * inner * width);
-    out.par_chunks_exact_mut(outer * inner * width).zip(items).for_each(|(out, x)| {
-        out.par_chunks_exact_mut(outer * width).enumerate().with_min_len(BLOCK).for_each(|(index, out)| {
+    let items = out.par_chunks_exact_mut(outer * inner * width).zip(items);
+    items.with_min_len(tasks::items(outer * inner * width)).for_each(|(out, x)| {
+        let rows = out.par_chunks_exact_mut(outer * width).enumerate();
+        rows.with_min_len(tasks::items(outer * width)).for_each(|(index, out)| {
             for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(inner * width)) {
                 out.copy_from_slice(&x[index * width..][..width]);
             }

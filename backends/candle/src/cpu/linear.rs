@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::bf16;
 use super::matrix::{Destination, Matrix, Threads, multiply};
+use super::vectorised::{joined, vectorised};
 use crate::tensor::Elements;
 
 /// Elements of a weight that are widened at a time: 1 MiB of `f32`.
@@ -110,7 +111,7 @@ fn product(x: &[f32], weight: &[f32], rows: usize, inputs: usize, outputs: usize
 /// Partial sums in vectors, so that the compiler vectorises the reduction.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 64;
-    pulp::Arch::new().dispatch(
+    vectorised(
         #[inline(always)]
         || {
             let mut sums = [0.0f32; LANES];
@@ -121,7 +122,10 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
                     sums[lane] += a[lane] * b[lane];
                 }
             }
-            sums.iter().sum::<f32>() + a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum::<f32>()
+            for (sum, (a, b)) in sums.iter_mut().zip(a_rest.iter().zip(b_rest)) {
+                *sum += a * b;
+            }
+            joined(sums, |a, b| a + b)
         },
     )
 }

@@ -13,6 +13,8 @@ mod microkernel;
 mod norm;
 mod resize;
 mod scratch;
+mod tasks;
+mod vectorised;
 mod winograd;
 
 pub(crate) use attention::{Shape as AttentionShape, attention};

@@ -7,12 +7,12 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::conv::Shape;
 use super::microkernel::{COLUMNS, ROWS, multiply_panels};
 use super::scratch::with_scratch;
+use super::vectorised::vectorised;
 
 const KERNEL: usize = 9;
 const ELEMENTS: usize = 16;
@@ -63,9 +63,9 @@ pub(super) fn conv2d(
             buffer.par_chunks_exact_mut(panel).enumerate().for_each(|(index, panel)| {
                 let first = tiles.start + index * ROWS;
                 let tiles = first..tiles.end.min(first + ROWS);
-                Arch::new().dispatch(
+                vectorised(
                     #[inline(always)]
-                    || convolution.transform_tiles(tiles, panel),
+                    || convolution.transform_tiles(tiles.clone(), panel),
                 );
             });
             convolution.multiply(buffer, tiles, &mut out);
@@ -209,7 +209,7 @@ impl Convolution<'_> {
             let kernels = ELEMENTS * panels * channels * COLUMNS;
             with_scratch(kernels + ELEMENTS * panels * COLUMNS * ROWS, |scratch| {
                 let (kernels, sums) = scratch.split_at_mut(kernels);
-                Arch::new().dispatch(
+                vectorised(
                     #[inline(always)]
                     || self.transform_kernels(task.clone(), kernels),
                 );
@@ -218,9 +218,9 @@ impl Convolution<'_> {
                     multiply_elements(transformed, kernels, sums, channels);
                     let first = tiles.start + index * ROWS;
                     let tiles = first..tiles.end.min(first + ROWS);
-                    Arch::new().dispatch(
+                    vectorised(
                         #[inline(always)]
-                        || self.write_tiles(tiles, task.clone(), sums, &mut planes),
+                        || self.write_tiles(tiles.clone(), task.clone(), sums, &mut planes),
                     );
                 }
             });
