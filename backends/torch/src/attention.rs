@@ -98,9 +98,22 @@ mod tests {
                 let found = attention(&q, &k, &v, scale).unwrap();
                 assert_eq!((found.size(), found.kind()), (vec![batch, heads, rows, width], Kind::BFloat16));
                 let expected = exact(&q, &k, &v, scale);
-                let own = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, scale, false);
+                let own = Tensor::scaled_dot_product_attention(
+                    &q,
+                    &k,
+                    &v,
+                    None::<Tensor>,
+                    0.0,
+                    false,
+                    scale,
+                    false,
+                );
                 let (apart, own) = (farthest(&found, &expected), farthest(&own, &expected));
-                assert!(apart <= 1.5 * own + 1e-3, "{apart} and {own}: {:?}, {keys} keys, scale {scale}", q.size());
+                assert!(
+                    apart <= 1.5 * own + 1e-3,
+                    "{apart} and {own}: {:?}, {keys} keys, scale {scale}",
+                    q.size()
+                );
             }
         }
     }
