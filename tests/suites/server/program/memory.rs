@@ -135,10 +135,12 @@ fn growth(resident: &[u64]) -> f64 {
     *resident.last().unwrap() as f64 / resident[0] as f64 - 1.0
 }
 
-/// One of the edits of a soak: no two are alike, some are left, some are refused.
+/// One of the edits of a soak: no two are alike, some are left, some are refused. Any hundred of them have sources of all
+/// sizes.
 async fn soak(client: &Client, number: usize) {
     let mut request = request(1 + number as u32 % 3);
-    request.image = png(&gradient(33 + number as u32 % 32, 33 + number as u32 / 32 % 32));
+    let (width, height) = (number % 32, (7 * number + number / 32) % 32);
+    request.image = png(&gradient(33 + width as u32, 33 + height as u32));
     request.instruction = format!("Change the left cat to fox number {number}");
     match number % 10 {
         8 => {
