@@ -147,7 +147,7 @@ pub struct EditLimits {
     pub max_steps: u32,
     /// Characters of an instruction.
     pub max_instruction_chars: u32,
-    /// Requests waiting.
+    /// Requests that may be ahead of one that has to wait, those at work included.
     pub max_queue: u32,
     /// Deployments in a comparison.
     pub max_compared: u32,

@@ -99,7 +99,8 @@ pub struct Limits {
     pub max_steps: u32,
     /// Characters of an instruction, and of a negative prompt.
     pub max_instruction_chars: usize,
-    /// Requests waiting, per deployment; 0 takes a request only when it can be begun at once.
+    /// Requests that may be ahead of one that has to wait, those at work included, per deployment; 0 takes a request only
+    /// when it can be begun at once.
     pub max_queue: usize,
     /// Bytes of all requests waiting, per deployment.
     pub max_queue_bytes: usize,
@@ -225,7 +226,7 @@ pub struct DeploymentConfig {
     /// How long a step may wait for other edits to share its run, in milliseconds.
     #[serde(default)]
     pub max_wait_ms: u64,
-    /// Edits begun and not done; without it, as many as share a run, and one more for each further instance.
+    /// Edits begun and not done; without it, as many as share a run, for each instance.
     #[serde(default)]
     pub concurrency: Option<usize>,
     /// Whether an edit is made before it is served, so that the first request is as fast as the next, and so that a model

@@ -20,8 +20,8 @@ pub(super) fn rules(config: &DeploymentConfig, limits: &Limits) -> Rules {
     Rules {
         max_queue: limits.max_queue,
         max_queue_bytes: limits.max_queue_bytes,
-        // While as many as may share a run, each other worker prepares the next.
-        concurrency: config.concurrency.unwrap_or(max_batch + workers - 1).max(1),
+        // Each worker may have a full run.
+        concurrency: config.concurrency.unwrap_or(max_batch.saturating_mul(workers)).max(1),
         max_batch,
         max_batch_pixels: config.max_batch_pixels.unwrap_or(pixels),
         max_wait: config.max_wait(),

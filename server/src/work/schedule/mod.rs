@@ -71,7 +71,7 @@ impl Demand {
 /// What bounds the work of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// Edits that may wait.
+    /// Edits that may be ahead of one that has to wait, those at work included.
     pub max_queue: usize,
     /// Bytes of the edits that wait.
     pub max_queue_bytes: usize,
@@ -98,7 +98,7 @@ impl Rules {
 /// An edit is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// As many edits, or bytes of them, wait as may.
+    /// As many edits are ahead, or as many bytes of them wait, as may.
     Full {
         /// When there should be room.
         retry_after: Duration,
@@ -187,7 +187,8 @@ pub(super) struct Schedule<T> {
     units_under_way: usize,
     /// The groups of runs that workers have.
     runs_under_way: Vec<Option<Group>>,
-    last_was_run: bool,
+    /// Units handed out since a run was.
+    units_since_run: usize,
     /// Runs led by interactive edits while one of a batch was ready.
     passed: usize,
     pace: Pace,
@@ -224,7 +225,7 @@ impl<T> Schedule<T> {
             steps: BTreeMap::new(),
             units_under_way: 0,
             runs_under_way: Vec::new(),
-            last_was_run: false,
+            units_since_run: 0,
             passed: 0,
             pace: Pace::default(),
             counters: Counters::default(),
@@ -245,10 +246,13 @@ impl<T> Schedule<T> {
         &self.counters
     }
 
-    /// Whether one more edit of so many bytes may wait.
+    /// Whether one more edit of so many bytes may come.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        let free = self.rules.concurrency.saturating_sub(self.at_work.len());
-        self.line.len() < self.rules.max_queue.saturating_add(free)
+        let (waiting, at_work) = self.load();
+        // Those at work share what is computed, so that each of them is as far from its end as one that waits: whoever
+        // is taken is done after the time of `max_queue` edits.
+        let ahead = waiting + at_work;
+        (ahead < self.rules.concurrency || ahead <= self.rules.max_queue)
             && self.line.bytes().saturating_add(bytes) <= self.rules.max_queue_bytes
     }
 
@@ -331,7 +335,10 @@ impl<T> Schedule<T> {
     /// There is nothing to do, until this time if nothing changes before.
     pub(super) fn next(&mut self, now: Instant) -> Result<(Task<T>, Option<Duration>), Option<Instant>> {
         let choice = self.choose(now)?;
-        self.last_was_run = matches!(choice, Choice::Steps(_));
+        self.units_since_run = match choice {
+            Choice::Steps(_) => 0,
+            Choice::Begin | Choice::Unit(_) => self.units_since_run.saturating_add(1),
+        };
         match choice {
             Choice::Begin => {
                 let Entry { demand, item: (since, item) } = self.line.pop().ok_or(None)?;
@@ -420,12 +427,18 @@ impl<T> Schedule<T> {
             None if self.line.len() > 0 && self.at_work.len() < self.rules.concurrency => Some(Choice::Begin),
             None => None,
         };
+        let steps = self.choose_steps(now);
         let steps_first = match (self.runs_under_way.is_empty(), self.units_under_way) {
             (false, _) => false,
-            (true, 0) => !self.last_was_run,
-            (true, _) => true,
+            // A run waits for as many units as it has places left: what they bring forward will share those to come.
+            (true, 0) => {
+                self.units_since_run >= steps.as_ref().map_or(0, |numbers| self.places_left(numbers)).max(1)
+            }
+            (true, _) => {
+                self.units_since_run >= steps.as_ref().map_or(0, |numbers| self.places_left(numbers))
+            }
         };
-        match (self.choose_steps(now), unit) {
+        match (steps, unit) {
             (Ok(numbers), Some(_)) if steps_first => Ok(Choice::Steps(numbers)),
             (_, Some(unit)) => Ok(unit),
             (Ok(numbers), None) => Ok(Choice::Steps(numbers)),
@@ -461,6 +474,13 @@ impl<T> Schedule<T> {
             return Ok(members);
         }
         Err(until)
+    }
+
+    /// Edits by which a run is less than full.
+    fn places_left(&self, numbers: &[u64]) -> usize {
+        let leader = numbers.first().and_then(|leader| self.steps.get(leader));
+        let limit = leader.filter(|ready| ready.group.is_some());
+        limit.map_or(0, |ready| self.rules.max_batch(ready.working.pixels) - numbers.len())
     }
 
     /// Whether an edit will soon come to its first step.

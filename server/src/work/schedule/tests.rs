@@ -362,6 +362,52 @@ fn who_is_refused_is_told_when_the_next_edit_will_be_done() {
     assert_eq!(full(&mut bench), Duration::from_millis(2 * 100 + 2 * 30));
 }
 
+#[test]
+fn one_worker_fills_its_runs_and_keeps_nobody_waiting_for_long() {
+    const EDITS: usize = 40;
+    let mut bench = Bench::new(Rules { concurrency: 8, max_batch: 8, ..rules() });
+    for id in 0..EDITS {
+        bench.push(interactive("a", 10), Fake { before: 9, ..Fake::new(id, 10) }).unwrap();
+    }
+    let (mut units, mut most) = (0, 0);
+    while bench.ended.len() < EDITS {
+        let (ready, runs) = (bench.schedule.steps.len(), bench.runs.len());
+        bench.take();
+        bench.finish();
+        units = if ready == 0 || bench.runs.len() > runs { 0 } else { units + 1 };
+        most = most.max(units);
+    }
+    assert!(bench.runs.len() * 5 < EDITS * 10 * 2, "{} runs", bench.runs.len());
+    assert!((2..8).contains(&most), "{most} units between two steps");
+}
+
+#[test]
+fn whoever_is_taken_is_done_in_the_time_of_as_many_as_may_be_ahead() {
+    let unit = Duration::from_millis(30);
+    let lone = 3 * Duration::from_millis(100) + 2 * unit;
+    for (max_queue, concurrency) in [(9, 1), (9, 4), (9, 20), (2, 4), (0, 4)] {
+        let room = concurrency.max(max_queue + 1);
+        // Units of later ones are done between the steps of those at work.
+        let longest = lone * room as u32 + unit * (concurrency as u32 - 1);
+        let mut bench = Bench::new(Rules { max_queue, concurrency, max_batch: 1, ..rules() });
+        let mut came = Vec::new();
+        while bench.ended.len() < 100 {
+            while bench.push(interactive("a", 3), Fake::new(came.len(), 3)).is_ok() {
+                came.push(bench.now);
+            }
+            assert_eq!(came.len() - bench.ended.len(), room, "{max_queue} and {concurrency}");
+            let before = bench.ended.len();
+            while bench.ended.len() == before {
+                bench.take();
+                bench.finish();
+            }
+            for &id in &bench.ended[before..] {
+                assert!(bench.now - came[id] <= longest, "{max_queue} and {concurrency}");
+            }
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Op {
     Push { caller: usize, batch: bool, steps: usize, wide: bool, shareable: bool, before: usize },
@@ -425,7 +471,8 @@ proptest! {
                 }
             }
             let (waiting, at_work) = bench.schedule.load();
-            prop_assert!(waiting <= rules.max_queue + rules.concurrency && at_work <= rules.concurrency);
+            prop_assert!(at_work <= rules.concurrency);
+            prop_assert!(waiting + at_work <= rules.concurrency.max(rules.max_queue + 1));
             prop_assert!(bench.schedule.line.bytes() <= rules.max_queue_bytes);
             let order: Vec<usize> = bench.schedule.waiting().map(|fake| fake.id).collect();
             prop_assert_eq!(order.len(), waiting);
