@@ -14,6 +14,7 @@ mod connections;
 pub mod deployment;
 pub mod engines;
 pub mod failure;
+mod idle;
 mod memory;
 pub mod metrics;
 pub mod route;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::thread::Builder;
 use std::time::Duration;
 
 use smartedit_proto::inference::grpc_inference_service_server::GrpcInferenceServiceServer;
@@ -21,6 +22,7 @@ use crate::connections::{Connections, TransferLayer};
 use crate::deployment::{Deployments, EngineLoader, Loader};
 use crate::engines::Engines;
 use crate::failure::Failure;
+use crate::idle::release_when_idle;
 use crate::metrics::{CallsLayer, Methods};
 use crate::security::{Access, AccessLayer, Port, Secured, Security, SecurityError};
 use crate::service::{Admin, AdmissionLayer, DeadlineLayer, Inference, Reloader, Service};
@@ -284,9 +286,16 @@ impl Server {
             closing.cancel();
             drain(&service, config.drain.timeout()).await
         };
+        let releasing = release_when_idle(service.requests(), || {
+            let deployments = service.deployments().clone();
+            let release = move || deployments.release();
+            // It may take a while, and another time will do.
+            drop(Builder::new().name("release".to_owned()).spawn(release));
+        });
         let ended = tokio::select! {
             ended = draining => Ok(ended),
             error = &mut failed => Err(error),
+            never = releasing => never,
         };
         service.deployments().close();
         closing.cancel();

@@ -31,7 +31,7 @@ pub trait Loader: Send + Sync {
         None
     }
 
-    /// Gives memory of models that are gone back to the operating system.
+    /// Gives memory that is not used back to the operating system: of models that are gone, and of edits that are done.
     fn release(&self) {}
 }
 

@@ -139,6 +139,11 @@ impl Deployments {
         self.0.changes.subscribe()
     }
 
+    /// Gives memory that is not used back to the operating system.
+    pub fn release(&self) {
+        self.0.loader.release();
+    }
+
     /// Ends all workers once nothing waits.
     pub fn close(&self) {
         self.all().iter().for_each(|deployment| deployment.close());

@@ -22,6 +22,7 @@ impl Requests {
     /// Adds a request until the registration is dropped.
     pub fn register(&self, id: &str, stop: Stop) -> Registration {
         self.0.stops.insert(id.to_owned(), stop);
+        self.0.changed.notify_waiters();
         Registration { requests: self.clone(), id: id.to_owned(), _held: None }
     }
 
@@ -46,6 +47,17 @@ impl Requests {
     #[cfg(test)]
     pub(crate) fn are_stopping(&self) -> bool {
         self.0.stops.iter().all(|entry| entry.value().reason().is_some())
+    }
+
+    /// Waits until there is one.
+    pub async fn busy(&self) {
+        loop {
+            let changed = self.0.changed.notified();
+            if !self.is_empty() {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits until there are none.
