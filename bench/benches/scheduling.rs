@@ -20,7 +20,7 @@ use smartedit_server::{Config, Server};
 const SIDE: u32 = 64;
 const STEPS: u32 = 10;
 const ROUNDS: usize = 22;
-const LONE: usize = 23;
+const LONE: usize = 63;
 const TOGETHER: usize = 8;
 const FLOOD: usize = 300;
 const NAMES: [&str; 2] = ["alone", "shared"];
