@@ -67,7 +67,7 @@ pub(super) struct Turn {
 }
 
 impl Lane {
-    fn new(deployment: &str, instances: usize, max_waiting: usize, max_bytes: usize) -> io::Result<Self> {
+    fn new(deployment: &str, instances: usize, max_ahead: usize, max_bytes: usize) -> io::Result<Self> {
         let instances = instances.max(1);
         let (runs, received) = sync_channel::<Job>(instances);
         let received = Arc::new(Mutex::new(received));
@@ -78,7 +78,8 @@ impl Lane {
         let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
         Ok(Self {
             turns: semaphore(instances),
-            places: semaphore(max_waiting.saturating_add(instances)),
+            // As many as may be ahead of a run, at work or waiting, and itself.
+            places: semaphore(max_ahead.saturating_add(1).max(instances)),
             kibibytes: semaphore(max_bytes / 1024),
             runs,
         })
@@ -143,8 +144,8 @@ fn serve(received: &Mutex<Receiver<Job>>) {
 mod tests {
     use super::*;
 
-    fn lane(max_waiting: usize, max_bytes: usize) -> Lane {
-        Lane::new("test", 1, max_waiting, max_bytes).unwrap()
+    fn lane(max_ahead: usize, max_bytes: usize) -> Lane {
+        Lane::new("test", 1, max_ahead, max_bytes).unwrap()
     }
 
     #[tokio::test]

@@ -428,16 +428,11 @@ impl<T> Schedule<T> {
             None => None,
         };
         let steps = self.choose_steps(now);
-        let steps_first = match (self.runs_under_way.is_empty(), self.units_under_way) {
-            (false, _) => false,
-            // A run waits for as many units as it has places left: what they bring forward will share those to come.
-            (true, 0) => {
-                self.units_since_run >= steps.as_ref().map_or(0, |numbers| self.places_left(numbers)).max(1)
-            }
-            (true, _) => {
-                self.units_since_run >= steps.as_ref().map_or(0, |numbers| self.places_left(numbers))
-            }
-        };
+        // A run waits for as many units as it has places left: what they bring forward will share those to come. Where no
+        // other worker does units, it waits for one at least.
+        let places = steps.as_ref().map_or(0, |numbers| self.places_left(numbers));
+        let units = if self.units_under_way == 0 { places.max(1) } else { places };
+        let steps_first = self.runs_under_way.is_empty() && self.units_since_run >= units;
         match (steps, unit) {
             (Ok(numbers), Some(_)) if steps_first => Ok(Choice::Steps(numbers)),
             (_, Some(unit)) => Ok(unit),
@@ -479,8 +474,8 @@ impl<T> Schedule<T> {
     /// Edits by which a run is less than full.
     fn places_left(&self, numbers: &[u64]) -> usize {
         let leader = numbers.first().and_then(|leader| self.steps.get(leader));
-        let limit = leader.filter(|ready| ready.group.is_some());
-        limit.map_or(0, |ready| self.rules.max_batch(ready.working.pixels) - numbers.len())
+        let shared = leader.filter(|ready| ready.group.is_some());
+        shared.map_or(0, |ready| self.rules.max_batch(ready.working.pixels) - numbers.len())
     }
 
     /// Whether an edit will soon come to its first step.
