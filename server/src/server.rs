@@ -288,7 +288,10 @@ impl Server {
         };
         let releasing = release_when_idle(service.requests(), || {
             let deployments = service.deployments().clone();
-            let release = move || deployments.release();
+            let release = move || {
+                deployments.release();
+                tracing::debug!("memory is given back");
+            };
             // It may take a while, and another time will do.
             drop(Builder::new().name("release".to_owned()).spawn(release));
         });

@@ -101,13 +101,14 @@ async fn a_flood_of_large_requests_fills_no_memory() {
     client(&served).await.edit(request(1)).await.unwrap();
 }
 
-/// What is resident after each tenth of so many edits and some rest, in bytes.
-async fn soaked(edits: usize, rest: Duration) -> Vec<u64> {
+/// What is resident after each tenth of so many edits, in bytes: at once, or when memory was given back.
+async fn soaked(edits: usize, given_back: bool) -> Vec<u64> {
+    let levels = "error,smartedit_server::cli::serve=info,smartedit_server::server=debug";
     let configuration = format!(
-        "{QUIET}[cache]\nmax_bytes = 1000000\nmax_prefix_bytes = 1000000\n[deployments.d]\nmodel = {:?}\n",
+        "[log]\nlevel = \"{levels}\"\n[cache]\nmax_bytes = 1000000\nmax_prefix_bytes = 1000000\n[deployments.d]\nmodel = {:?}\n",
         text(&converted().smartedit())
     );
-    let served = Served::configured(&configuration);
+    let mut served = Served::configured(&configuration);
     served.ready().await;
     let client = served.client().await;
     let mut resident = Vec::new();
@@ -125,7 +126,9 @@ async fn soaked(edits: usize, rest: Duration) -> Vec<u64> {
         while let Some(outcome) = callers.join_next().await {
             outcome.unwrap();
         }
-        tokio::time::sleep(rest).await;
+        if given_back {
+            served.says("memory is given back");
+        }
         resident.push(served.memory().resident);
     }
     resident
@@ -158,7 +161,7 @@ async fn soak(client: &Client, number: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_edits_leave_nothing_behind() {
-    let resident = soaked(400, Duration::ZERO).await;
+    let resident = soaked(400, false).await;
     let growth = growth(&resident);
     println!("{resident:?}");
     assert!(growth < 0.1, "{:.1} % more", 100.0 * growth);
@@ -167,8 +170,7 @@ async fn hundreds_of_edits_leave_nothing_behind() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "it takes minutes: `cargo xtask nightly` runs it"]
 async fn thousands_of_edits_leave_nothing_behind() {
-    // Longer than it takes until memory is given back.
-    let resident = soaked(6000, Duration::from_secs(13)).await;
+    let resident = soaked(6000, true).await;
     let growth = growth(&resident);
     println!("{:+.2} %: {resident:?}", 100.0 * growth);
     assert!(growth < 0.02, "{:.1} % more", 100.0 * growth);
