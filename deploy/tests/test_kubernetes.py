@@ -144,7 +144,7 @@ def test_each_pod_is_scraped_once() -> None:
     assert endpoint["port"] in {port["name"] for port in scraped["spec"]["ports"]}
 
 
-def test_the_autoscaler_scales_the_deployment_on_the_adapters_metric() -> None:
+def test_the_autoscaler_scales_the_deployment_on_the_adapters_metrics() -> None:
     spec = manifest("HorizontalPodAutoscaler")["spec"]
     target = manifest("Deployment")
     assert spec["scaleTargetRef"] == {
@@ -154,9 +154,10 @@ def test_the_autoscaler_scales_the_deployment_on_the_adapters_metric() -> None:
     }
     assert "replicas" not in target["spec"]
     [adapter] = documents(KUBERNETES / "prometheus-adapter.yaml")
-    [rule] = adapter["rules"]["custom"]
-    [metric] = spec["metrics"]
-    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+    known = [rule["name"]["as"] for rule in adapter["rules"]["custom"]]
+    scaled_on = [metric["pods"]["metric"]["name"] for metric in spec["metrics"]]
+    assert scaled_on
+    assert scaled_on == known
 
 
 def test_a_disruption_leaves_somebody() -> None:

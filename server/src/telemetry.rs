@@ -2,9 +2,11 @@
 
 use std::io::IsTerminal;
 
+use opentelemetry::global::set_text_map_propagator;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -34,6 +36,10 @@ pub struct Traces(Option<SdkTracerProvider>);
 /// The collector's address cannot be used. One that does not answer is only logged.
 pub fn init_with_traces(log: &Log, config: &TelemetryConfig) -> Result<Traces, ExporterBuildError> {
     let provider = config.otlp_endpoint.as_deref().map(|endpoint| provider(endpoint, config)).transpose()?;
+    if provider.is_some() {
+        // For those who call other servers.
+        set_text_map_propagator(TraceContextPropagator::new());
+    }
     install(log, provider.as_ref());
     Ok(Traces(provider))
 }

@@ -20,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::failure::CallError;
 use crate::retry::RetryPolicy;
+use crate::trace;
 
 /// After how long without a byte the other end is asked whether it is still there, and then how often, by TCP: servers of
 /// gRPC's C library hang up on those who ask by HTTP/2.
@@ -115,6 +116,7 @@ impl Connection {
         if let Some(authorization) = &self.authorization {
             request.metadata_mut().insert("authorization", authorization.clone());
         }
+        trace::tell(request.metadata_mut().as_mut());
         request
     }
 }

@@ -16,5 +16,6 @@ mod model;
 mod options;
 mod retry;
 mod tensors;
+mod trace;
 
 pub use backend::RemoteBackend;

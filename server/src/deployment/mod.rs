@@ -12,6 +12,7 @@ mod turns;
 mod warm_up;
 mod words;
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -22,7 +23,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::config::{DeploymentConfig, Limits};
 use crate::failure::Failure;
-use crate::work::{Editor, Queue, Rules, work};
+use crate::work::{Editor, Lane, Queue, Rules, work};
 
 use self::rules::rules;
 use self::warm_up::warm_up;
@@ -42,6 +43,7 @@ pub struct Deployment {
     config: DeploymentConfig,
     rules: Rules,
     queue: Arc<Queue>,
+    lane: Mutex<Option<Arc<Lane>>>,
     state: watch::Sender<State>,
     /// Told of every new state.
     changes: watch::Sender<u64>,
@@ -79,6 +81,7 @@ impl Deployment {
             config: config.clone(),
             rules,
             queue: Arc::new(Queue::new(rules)),
+            lane: Mutex::default(),
             state: watch::channel(State::Loading).0,
             changes,
             leases: watch::Sender::new(()),
@@ -107,6 +110,25 @@ impl Deployment {
     /// Where jobs go.
     pub fn queue(&self) -> &Arc<Queue> {
         &self.queue
+    }
+
+    /// Where runs of single stages go. It is opened when it is first asked for.
+    ///
+    /// # Errors
+    ///
+    /// Its threads cannot be started.
+    pub fn lane(&self) -> io::Result<Arc<Lane>> {
+        let mut lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*lane {
+            Some(lane) => Ok(lane.clone()),
+            None => Ok(lane.insert(Arc::new(Lane::open(&self.name, &self.rules)?)).clone()),
+        }
+    }
+
+    /// Runs of single stages that wait.
+    pub fn stages_waiting(&self) -> usize {
+        let lane = self.lane.lock().unwrap_or_else(PoisonError::into_inner);
+        lane.as_ref().map_or(0, |lane| lane.waiting())
     }
 
     /// Edits that share a run of the denoiser, at most, if this model computes them.

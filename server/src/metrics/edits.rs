@@ -12,7 +12,7 @@ use prometheus_client::registry::{Registry, Unit};
 use smartedit_core::stage::StageKind;
 use tokio::time::Instant;
 
-use super::{Metrics, seconds};
+use super::{Metrics, OK, seconds};
 use crate::deployment::Deployment;
 use crate::failure::Failure;
 use crate::work::{Finished, Observer, Progress};
@@ -56,9 +56,6 @@ struct Kept {
     deployment: Arc<str>,
     stage: &'static str,
 }
-
-/// The outcome of an edit that went to its end.
-const OK: &str = "OK";
 
 impl Edits {
     pub(super) fn registered(registry: &mut Registry) -> Self {

@@ -15,6 +15,7 @@ mod edits;
 mod process;
 mod requests;
 mod routes;
+mod stage_runs;
 mod state;
 
 use std::sync::Arc;
@@ -31,10 +32,14 @@ pub use calls::{CallsLayer, Methods};
 pub(crate) use connections::PortMetrics;
 pub(crate) use requests::observe;
 pub use routes::{By, ShadowEnd, ShadowOf};
+pub(crate) use stage_runs::StageRun;
 
 /// Upper bounds of durations' histograms, in seconds: from a cached stage to hundreds of steps on a CPU.
 const SECONDS: [f64; 16] =
     [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 180.0, 600.0];
+
+/// The outcome of what went to its end.
+const OK: &str = "OK";
 
 /// An empty histogram of durations.
 fn seconds() -> Histogram {
@@ -53,6 +58,7 @@ struct Inner {
     connections: connections::Connections,
     callers: callers::Callers,
     routes: routes::Routes,
+    stage_runs: stage_runs::StageRuns,
 }
 
 /// Metrics as text, and the media type of the format.
@@ -77,7 +83,9 @@ impl Metrics {
         let connections = connections::Connections::registered(&mut registry);
         let callers = callers::Callers::registered(&mut registry);
         let routes = routes::Routes::registered(&mut registry);
-        Self(Arc::new(Inner { registry, calls, requests, edits, connections, callers, routes }))
+        let stage_runs = stage_runs::StageRuns::registered(&mut registry);
+        let inner = Inner { registry, calls, requests, edits, connections, callers, routes, stage_runs };
+        Self(Arc::new(inner))
     }
 
     /// All metrics, in the format of OpenMetrics if the value of `Accept` names it, else in that of Prometheus 0.0.4.

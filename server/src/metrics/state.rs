@@ -47,7 +47,7 @@ struct Placed {
 /// A gauge of a deployment.
 type Gauge = (&'static str, &'static str, fn(&Deployment) -> u64);
 
-const GAUGES: [Gauge; 4] = [
+const GAUGES: [Gauge; 5] = [
     ("smartedit_deployment_ready", "Whether a deployment takes edits", |deployment| {
         u64::from(matches!(deployment.state(), DeploymentState::Ready(_)))
     }),
@@ -58,6 +58,9 @@ const GAUGES: [Gauge; 4] = [
         deployment.queue().bytes() as u64
     }),
     ("smartedit_edits_running", "Edits being worked on", |deployment| deployment.queue().load().1 as u64),
+    ("smartedit_stage_queue_requests", "Runs of single stages waiting for their turn", |deployment| {
+        deployment.stages_waiting() as u64
+    }),
 ];
 
 impl Collector for State {

@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use smartedit_client::EditRequest;
+use smartedit_core::engine::Precision;
+use smartedit_core::stage::{StageInfo, StageKind};
 
 use super::*;
 use crate::config::{Config, Limits};
+use crate::failure::Failure;
 use crate::server::tests::{Running, begun, config, ends_with_this_unit, request, start};
 use crate::work::testing::{Act, Scripted, steps};
 
@@ -123,6 +126,31 @@ async fn paths_that_callers_make_up_have_one_name() {
     becomes(&running, unknown, 2.0).await;
     let text = running.metrics.expose(None).text;
     assert!(!text.contains("Paint") && !text.contains("made.up"), "{text}");
+}
+
+#[test]
+fn a_run_of_a_stage_that_is_dropped_was_left_by_its_caller() {
+    let metrics = Metrics::of_nothing();
+    let stage = StageInfo {
+        kind: StageKind::Denoiser,
+        engine: "candle",
+        device: "cpu".to_owned(),
+        precision: Precision::F32,
+        provider: None,
+        weight_bytes: 0,
+    };
+    let run = || metrics.stage_run("cats", &stage);
+    run().ended(Ok(()));
+    run().ended(Err(&Failure::DeadlineExceeded));
+    drop(run());
+    let text = metrics.expose(None).text;
+    for outcome in ["OK", "DEADLINE_EXCEEDED", "ABANDONED"] {
+        let sample = format!(
+            "smartedit_stage_runs_total{{deployment=\"cats\",stage=\"denoiser\",outcome=\"{outcome}\"}} 1\n"
+        );
+        assert!(text.contains(&sample), "no {sample} in\n{text}");
+    }
+    assert!(!text.contains("smartedit_stage_run_duration_seconds_count"), "nothing was computed");
 }
 
 #[test]

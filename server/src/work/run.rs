@@ -78,14 +78,12 @@ impl Run {
             self.job.reporter.report(Progress::Step { done, total, preview });
             return self.go_on().map(|()| None);
         }
+        let span = self.span();
         let Some(edit) = &mut self.edit else {
             self.open(editor)?;
             return self.go_on().map(|()| None);
         };
-        let progress = match &self.span {
-            Some((_, span)) => span.in_scope(|| edit.advance()),
-            None => edit.advance(),
-        };
+        let progress = span.in_scope(|| edit.advance());
         self.take(editor.as_ref(), progress)
     }
 
@@ -110,6 +108,11 @@ impl Run {
         step.map_or(Need::Unit, |NextStep { size, shareable, adapter }| Need::Step {
             group: shareable.then_some(Group { size, adapter }),
         })
+    }
+
+    /// What its next unit of work is a part of.
+    pub(super) fn span(&self) -> Span {
+        self.span.as_ref().map_or(&self.job.span, |(_, span)| span).clone()
     }
 
     /// The edit, to do a step in a run of so many.
@@ -220,6 +223,10 @@ fn encoded(picture: &RgbImage, output: Output) -> Result<Bytes, Failure> {
 
 fn open_span(editor: &dyn Editor, stage: StageKind) -> Span {
     let placed = editor.stages().iter().find(|placed| placed.info.kind == stage);
-    let engine = placed.map_or("", |placed| placed.info.engine);
+    stage_span(stage, placed.map_or("", |placed| placed.info.engine))
+}
+
+/// The span of a stage that an engine computes.
+pub(crate) fn stage_span(stage: StageKind, engine: &str) -> Span {
     tracing::info_span!("stage", stage = stage.name(), engine)
 }

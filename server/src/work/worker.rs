@@ -8,6 +8,7 @@ use smartedit_core::interest::{self, Interest, Interests};
 use smartedit_core::pipeline::EditError;
 use smartedit_core::stage::StageError;
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::conclude::conclude;
 use super::run::Run;
@@ -59,13 +60,17 @@ fn steps(editor: &Arc<dyn Editor>, edits: &mut [Working<Run>]) -> (Vec<Outcome>,
     let alone = |working: &mut Working<Run>| attempt(&mut working.item, |run| run.advance(editor));
     let interests: Interests =
         edits.iter().map(|working| Arc::new(working.item.job.stop.clone()) as Arc<dyn Interest>).collect();
+    // A span has one parent: what several share is in the first one's trace.
+    let span = edits.first().map_or_else(Span::none, |working| working.item.span());
     let mut sharing: Vec<&mut dyn Editing> =
         edits.iter_mut().filter_map(|working| working.item.share(count)).collect();
     if count < 2 {
         return (edits.iter_mut().map(alone).collect(), true);
     }
     // A step that a panic interrupts is not done; what it shares with others is not changed.
-    let together = AssertUnwindSafe(|| interest::during(interests, || editor.step_together(&mut sharing)));
+    let together = AssertUnwindSafe(|| {
+        interest::during(interests, || span.in_scope(|| editor.step_together(&mut sharing)))
+    });
     let reason = match catch_unwind(together) {
         Ok(Ok(done)) if done.len() == count => {
             let take = |(working, progress): (&mut Working<Run>, _)| {

@@ -9,8 +9,9 @@ use smartedit_server::Config;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::inference::{infer, nothing_for};
 use crate::routes::{answered_twice, shadowed};
-use crate::running::{INSTRUCT_PIX2PIX, Running, config, request};
+use crate::running::{INSTRUCT_PIX2PIX, Running, SMARTEDIT, config, request};
 
 /// A second deployment of the InstructPix2Pix model.
 const INSTRUCT_PIX2PIX_AGAIN: &str = "again";
@@ -27,7 +28,7 @@ pub(crate) async fn get(address: SocketAddr, path: &str) -> (u16, String) {
     (status, content.to_owned())
 }
 
-/// A server that has made an edit, the same again, another on a route with a shadow, and refused one.
+/// A server that has made an edit, the same again, another on a route with a shadow, and refused one, and has run a stage.
 async fn busy() -> Running {
     let route = shadowed(INSTRUCT_PIX2PIX, INSTRUCT_PIX2PIX_AGAIN);
     let mut config = Config { routes: [("twice".to_owned(), route)].into(), ..config() };
@@ -41,6 +42,8 @@ async fn busy() -> Running {
     server.client.edit(routed).await.unwrap();
     answered_twice(&server, "twice", INSTRUCT_PIX2PIX_AGAIN, 1).await;
     server.client.edit(request(0)).await.unwrap_err();
+    let stage = nothing_for(&server, &format!("{SMARTEDIT}/vae_decoder")).await;
+    infer(&server, stage).await.unwrap();
     assert_eq!(get(server.http, "/healthz").await.0, 200);
     assert_eq!(get(server.http, "/readyz").await, (200, "ready\n".to_owned()));
     server
@@ -59,6 +62,10 @@ async fn every_stage_is_measured_by_what_computes_it() {
         r#"smartedit_stage_duration_seconds_count{deployment="smartedit",stage="language_model",engine="candle"} 1"#,
         r#"smartedit_stages_kept_total{deployment="smartedit",stage="language_model"} 1"#,
         r#"smartedit_deployment_ready{deployment="instruct-pix2pix"} 1"#,
+        r#"smartedit_stage_runs_total{deployment="smartedit",stage="vae_decoder",outcome="OK"} 1"#,
+        r#"smartedit_stage_run_duration_seconds_count{deployment="smartedit",stage="vae_decoder",engine="candle"} 1"#,
+        r#"smartedit_stage_run_queue_duration_seconds_count{deployment="smartedit",stage="vae_decoder"} 1"#,
+        r#"smartedit_stage_queue_requests{deployment="smartedit"} 0"#,
     ] {
         assert!(metrics.lines().any(|line| line == sample), "no {sample} in\n{metrics}");
     }

@@ -119,6 +119,11 @@ async fn an_edit_is_the_edit_of_the_native_protocol() {
     assert_eq!(answer.outputs[0].contents.as_ref().unwrap().bytes_contents, [expected.image]);
 }
 
+/// A request of zeros for a model, which it can answer.
+pub(crate) async fn nothing_for(server: &Running, model: &str) -> ModelInferRequest {
+    zeros(&metadata(server, model).await)
+}
+
 /// A request of zeros for a model, with every size that may be any at its least.
 fn zeros(metadata: &oip::ModelMetadataResponse) -> ModelInferRequest {
     let mut request = ModelInferRequest { model_name: metadata.name.clone(), ..ModelInferRequest::default() };
@@ -346,7 +351,7 @@ async fn progress_and_previews_come_over_a_stream() {
 async fn statistics_count_what_was_answered() {
     let server = Running::start().await;
     let name = format!("{SMARTEDIT}/vae_decoder");
-    let request = zeros(&metadata(&server, &name).await);
+    let request = nothing_for(&server, &name).await;
     for _ in 0..3 {
         infer(&server, request.clone()).await.unwrap();
     }

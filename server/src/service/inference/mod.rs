@@ -8,7 +8,6 @@ mod catalog;
 mod describe;
 mod edit;
 mod infer;
-mod lane;
 mod parameters;
 mod read;
 mod repository;
@@ -23,7 +22,6 @@ use smartedit_proto::inference as oip;
 use smartedit_proto::inference::grpc_inference_service_server::GrpcInferenceService;
 use tonic::{Request, Response, Status, Streaming};
 
-use self::lane::Lanes;
 use self::statistics::Statistics;
 use self::stream::Call;
 use super::admission::Permit;
@@ -36,14 +34,13 @@ use crate::status::status;
 #[derive(Clone)]
 pub struct Inference {
     service: Service,
-    lanes: Arc<Lanes>,
     statistics: Arc<Statistics>,
 }
 
 impl Inference {
     /// The deployments of a service, over this protocol.
     pub fn new(service: Service) -> Self {
-        Self { service, lanes: Arc::default(), statistics: Arc::default() }
+        Self { service, statistics: Arc::default() }
     }
 }
 

@@ -10,6 +10,7 @@ use smartedit_core::stage::{Stage, StageError};
 use smartedit_core::tensor::{HostTensor, Tensors};
 use smartedit_proto::inference::ModelInferResponse;
 use tokio::time::Instant;
+use tracing::{Instrument, Span};
 
 use super::Inference;
 use super::infer::{Answers, Asked};
@@ -17,8 +18,10 @@ use super::read::Value;
 use super::statistics::{Phases, Tally};
 use super::write::Notes;
 use crate::failure::Failure;
+use crate::metrics::StageRun;
+use crate::service::trace;
 use crate::status::status;
-use crate::work::{Stop, StopReason};
+use crate::work::{Stop, StopReason, stage_span};
 
 /// What a caller who found no room is told to wait while no run has been measured.
 const UNMEASURED: Duration = Duration::from_secs(1);
@@ -31,9 +34,14 @@ impl Inference {
     pub(super) fn run(self, mut asked: Asked, stage: Arc<dyn Stage>) -> Answers {
         let request_id = format!("{:016x}", fastrand::u64(..));
         let inputs = std::mem::take(&mut asked.tensors.inputs);
+        let span = span(&request_id, &asked);
+        let label = self.service.deployments().label(&asked.model.deployment);
+        let counted = self.service.metrics().stage_run(&label, stage.info());
         Box::pin(async_stream::stream! {
-            let outcome = self.run_once(&request_id, &asked, stage, inputs).await;
-            log(&request_id, &asked, &outcome);
+            let run = self.run_once(&request_id, &asked, &counted, stage, inputs);
+            let outcome = run.instrument(span.clone()).await;
+            counted.ended(outcome.as_ref().map(drop));
+            span.in_scope(|| log(&asked, &outcome));
             yield outcome.map_err(|failure| status(&failure, Some(&request_id)));
         })
     }
@@ -42,6 +50,7 @@ impl Inference {
         &self,
         request_id: &str,
         asked: &Asked,
+        counted: &StageRun,
         stage: Arc<dyn Stage>,
         inputs: Inputs,
     ) -> Result<ModelInferResponse, Failure> {
@@ -50,6 +59,7 @@ impl Inference {
         let kind = stage.info().kind;
         let Run { mut outputs, queue, infer } =
             self.compute(request_id, asked, &tally, stage, inputs).await?;
+        counted.computed(queue, infer);
         let started = Instant::now();
         let mut wanted = Vec::new();
         for name in asked.tensors.wanted.iter().copied() {
@@ -79,8 +89,7 @@ impl Inference {
         // Dropped with the call, when its caller leaves.
         let _abandon = Abandon(stop.clone());
         let registration = self.service.admit(request_id, stop.clone(), &asked.access)?;
-        let limits = &self.service.0.config.limits;
-        let lane = self.lanes.of(&lease, limits).map_err(|error| {
+        let lane = lease.lane().map_err(|error| {
             tracing::error!(deployment, error = error.to_string(), "cannot start threads for stages");
             Failure::Lost
         })?;
@@ -99,12 +108,15 @@ impl Inference {
         }
         let queue = waiting.elapsed();
         let inputs = tensors(inputs);
-        let running = lease.clone();
+        let (running, span) = (lease.clone(), Span::current());
         let run = turn.run(move || {
             // Whoever shuts the server down or unloads the model waits for what runs.
             let (_registration, _lease) = (registration, running);
+            let info = stage.info();
+            let span = span.in_scope(|| stage_span(info.kind, info.engine));
             let started = Instant::now();
-            let outputs = interest::during(stop.interests(), || stage.session().run(&inputs));
+            let run = || stage.session().run(&inputs);
+            let outputs = interest::during(stop.interests(), || span.in_scope(run));
             (outputs, started.elapsed())
         });
         let (outputs, infer) = tokio::select! {
@@ -144,25 +156,24 @@ fn tensors(inputs: Inputs) -> Tensors {
     tensors
 }
 
-fn log(request_id: &str, asked: &Asked, outcome: &Result<ModelInferResponse, Failure>) {
-    let (model, total_ms) = (&asked.model.contract.name, asked.arrival.at.elapsed().as_millis() as u64);
-    let caller = asked.access.name();
+/// The span of a run, in its caller's trace.
+fn span(request_id: &str, asked: &Asked) -> Span {
+    let (caller, model) = (asked.access.name(), &asked.model.contract.name);
+    let span = tracing::info_span!("stage_run", request_id, caller, model, trace_id = tracing::field::Empty);
+    trace::join(&span, asked.arrival.trace);
+    span
+}
+
+fn log(asked: &Asked, outcome: &Result<ModelInferResponse, Failure>) {
+    let total_ms = asked.arrival.at.elapsed().as_millis() as u64;
     match outcome {
-        Ok(_) => tracing::info!(request_id, caller, model, outcome = "OK", total_ms, "inference finished"),
+        Ok(_) => tracing::info!(outcome = "OK", total_ms, "inference finished"),
         Err(failure) if failure.is_internal() => {
             let error: &dyn std::error::Error = failure;
-            tracing::error!(
-                request_id,
-                caller,
-                model,
-                outcome = failure.reason(),
-                total_ms,
-                error,
-                "inference failed"
-            );
+            tracing::error!(outcome = failure.reason(), total_ms, error, "inference failed");
         }
         Err(failure) => {
-            tracing::info!(request_id, caller, model, outcome = failure.reason(), total_ms, reason = %failure, "inference ended");
+            tracing::info!(outcome = failure.reason(), total_ms, reason = %failure, "inference ended");
         }
     }
 }

@@ -4,45 +4,21 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Builder;
 
-use dashmap::DashMap;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::config::Limits;
-use crate::deployment::Deployment;
+use super::panic_words;
+use super::schedule::Rules;
 use crate::failure::Failure;
-use crate::work::panic_words;
 
-/// The lanes of all deployments, by name and version. That of a deployment which is gone is closed when the next is opened.
-#[derive(Default)]
-pub(super) struct Lanes(DashMap<(String, u64), (Weak<Deployment>, Arc<Lane>)>);
-
-impl Lanes {
-    /// The lane of a deployment.
-    ///
-    /// # Errors
-    ///
-    /// Its threads cannot be started.
-    pub(super) fn of(&self, deployment: &Arc<Deployment>, limits: &Limits) -> io::Result<Arc<Lane>> {
-        let key = (deployment.name().to_owned(), deployment.version());
-        if let Some(found) = self.0.get(&key) {
-            return Ok(found.1.clone());
-        }
-        self.0.retain(|_, (deployment, _)| deployment.strong_count() > 0);
-        let new = || {
-            let instances = deployment.config().instances;
-            let lane = Lane::new(deployment.name(), instances, limits.max_queue, limits.max_queue_bytes);
-            lane.map(|lane| (Arc::downgrade(deployment), Arc::new(lane)))
-        };
-        let lane = self.0.entry(key).or_try_insert_with(new)?;
-        Ok(lane.1.clone())
-    }
-}
-
-/// The way to a deployment's stages.
-pub(super) struct Lane {
+/// The way to a deployment's stages. Dropped, its threads end with what they run.
+pub struct Lane {
+    /// Runs at the same time.
+    workers: usize,
+    /// Runs at work and waiting, at most.
+    capacity: usize,
     turns: Arc<Semaphore>,
     places: Arc<Semaphore>,
     kibibytes: Arc<Semaphore>,
@@ -53,7 +29,7 @@ pub(super) struct Lane {
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A run that waits for its turn.
-pub(super) struct Place {
+pub struct Place {
     turns: Arc<Semaphore>,
     runs: SyncSender<Job>,
     _place: OwnedSemaphorePermit,
@@ -61,32 +37,46 @@ pub(super) struct Place {
 }
 
 /// A run whose turn it is. Dropped, it is the next one's.
-pub(super) struct Turn {
+pub struct Turn {
     place: Place,
     _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Lane {
-    fn new(deployment: &str, instances: usize, max_ahead: usize, max_bytes: usize) -> io::Result<Self> {
-        let instances = instances.max(1);
-        let (runs, received) = sync_channel::<Job>(instances);
+    /// Starts the threads of a deployment with these rules.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be started.
+    pub fn open(deployment: &str, rules: &Rules) -> io::Result<Self> {
+        let workers = rules.workers.clamp(1, Semaphore::MAX_PERMITS);
+        // As many as may be ahead of a run, at work or waiting, and itself.
+        let capacity = rules.max_queue.saturating_add(1).clamp(workers, Semaphore::MAX_PERMITS);
+        let (runs, received) = sync_channel::<Job>(workers);
         let received = Arc::new(Mutex::new(received));
-        for index in 0..instances {
+        for index in 0..workers {
             let received = received.clone();
             Builder::new().name(format!("{deployment}-stage-{index}")).spawn(move || serve(&received))?;
         }
-        let semaphore = |permits: usize| Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)));
+        let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Ok(Self {
-            turns: semaphore(instances),
-            // As many as may be ahead of a run, at work or waiting, and itself.
-            places: semaphore(max_ahead.saturating_add(1).max(instances)),
-            kibibytes: semaphore(max_bytes / 1024),
+            workers,
+            capacity,
+            turns: semaphore(workers),
+            places: semaphore(capacity),
+            kibibytes: semaphore((rules.max_queue_bytes / 1024).min(Semaphore::MAX_PERMITS)),
             runs,
         })
     }
 
+    /// Runs that wait for their turn.
+    pub fn waiting(&self) -> usize {
+        let (places, turns) = (self.places.available_permits(), self.turns.available_permits());
+        (self.capacity - places).saturating_sub(self.workers - turns)
+    }
+
     /// A place for a run with inputs of so many bytes, if there is one.
-    pub(super) fn enter(&self, bytes: usize) -> Option<Place> {
+    pub fn enter(&self, bytes: usize) -> Option<Place> {
         let kibibytes = u32::try_from(bytes.div_ceil(1024)).ok()?;
         Some(Place {
             turns: self.turns.clone(),
@@ -99,7 +89,7 @@ impl Lane {
 
 impl Place {
     /// Waits for its turn.
-    pub(super) async fn turn(self) -> Turn {
+    pub async fn turn(self) -> Turn {
         // The semaphore is never closed.
         let turn = self.turns.clone().acquire_owned().await.ok();
         Turn { place: self, _turn: turn }
@@ -112,7 +102,7 @@ impl Turn {
     /// # Errors
     ///
     /// [`Failure::Panicked`]; [`Failure::Lost`] if there is no thread.
-    pub(super) async fn run<T: Send + 'static>(
+    pub async fn run<T: Send + 'static>(
         self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Failure> {
@@ -142,25 +132,33 @@ fn serve(received: &Mutex<Receiver<Job>>) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::one_at_a_time;
     use super::*;
 
-    fn lane(max_ahead: usize, max_bytes: usize) -> Lane {
-        Lane::new("test", 1, max_ahead, max_bytes).unwrap()
+    fn lane(max_queue: usize, max_queue_bytes: usize) -> Lane {
+        Lane::open("test", &one_at_a_time(max_queue, max_queue_bytes)).unwrap()
     }
 
     #[tokio::test]
     async fn places_are_bounded_and_turns_pass_on() {
         let lane = lane(1, 1 << 20);
+        assert_eq!(lane.waiting(), 0);
         let first = lane.enter(1).unwrap().turn().await;
+        assert_eq!(lane.waiting(), 0);
         let second = tokio::spawn(lane.enter(1).unwrap().turn());
         assert!(lane.enter(1).is_none());
         tokio::task::yield_now().await;
         assert!(!second.is_finished());
+        assert_eq!(lane.waiting(), 1);
         assert_eq!(first.run(|| 7).await.unwrap(), 7);
         let second = second.await.unwrap();
         let third = lane.enter(1).unwrap();
+        assert_eq!(lane.waiting(), 1);
         drop(second);
-        third.turn().await;
+        let third = third.turn().await;
+        assert_eq!(lane.waiting(), 0);
+        drop(third);
+        assert_eq!(lane.waiting(), 0);
     }
 
     #[tokio::test]
