@@ -85,12 +85,13 @@ pub enum Ended {
     Stopped(usize),
 }
 
-/// A server that is bound to an address. Deployments load; calls are answered once [`Server::serve`] runs.
+/// A server that is bound to an address. Deployments load; calls are answered once [`Server::serve`] runs. Dropped, or
+/// with that future dropped, it stops its edits and lets go of its models.
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
     web: Option<Web>,
-    service: Service,
+    open: Open,
     config: Config,
     security: Security,
     shutdown: Shutdown,
@@ -104,6 +105,18 @@ impl Shutdown {
     /// Begins to shut down.
     pub fn begin(&self) {
         self.0.cancel();
+    }
+}
+
+/// A service whose edits are stopped and whose models are let go of when this is dropped.
+struct Open(Service);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Self(service) = self;
+        service.refuse();
+        stop(service);
+        service.deployments().close();
     }
 }
 
@@ -139,7 +152,8 @@ impl Server {
         };
         let service = Service::new(config.clone(), Deployments::start(&config, &loader));
         service.set_security(security.clone());
-        Ok(Self { listener, address, web, service, config, security, shutdown: Shutdown::default() })
+        let open = Open(service);
+        Ok(Self { listener, address, web, open, config, security, shutdown: Shutdown::default() })
     }
 
     /// The address it is bound to.
@@ -168,13 +182,13 @@ impl Server {
         self,
         source: impl Fn() -> Result<Config, SourceError> + Send + Sync + 'static,
     ) -> Self {
-        self.service.set_source(Box::new(source));
+        self.open.0.set_source(Box::new(source));
         self
     }
 
     /// What makes it read its configuration again.
     pub fn reloader(&self) -> Reloader {
-        Reloader(self.service.clone())
+        Reloader(self.open.0.clone())
     }
 
     /// Waits until a deployment (the default one, if the name is empty; of a route, the one with the largest share) has been
@@ -184,7 +198,7 @@ impl Server {
     ///
     /// There is none of this name, or it could not be loaded.
     pub fn ready(&self, deployment: &str) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
-        let found = self.service.find(deployment, &Access::anybody(None));
+        let found = self.open.0.find(deployment, &Access::anybody(None));
         async move { found?.loaded().await }
     }
 
@@ -194,7 +208,8 @@ impl Server {
     ///
     /// [`StartError::Reflection`] if the services cannot be described, [`StartError::Serve`] if serving breaks off.
     pub async fn serve(self) -> Result<Ended, StartError> {
-        let Self { listener, address, web, service, config, security, shutdown } = self;
+        let Self { listener, address, web, open, config, security, shutdown } = self;
+        let service = open.0.clone();
         let (health, health_service) = tonic_health::server::health_reporter();
         report(&health, LIVE, true).await;
         ready(&health, service.ready().is_ok()).await;
@@ -300,7 +315,7 @@ impl Server {
             error = &mut failed => Err(error),
             never = releasing => never,
         };
-        service.deployments().close();
+        drop(open);
         closing.cancel();
         closed.cancel();
         if ended.is_ok() {
@@ -370,10 +385,15 @@ async fn drain(service: &Service, timeout: Duration) -> Ended {
     }
     let stopped = requests.len();
     tracing::warn!(edits = stopped, "the time to finish ran out; stopping what is left");
-    requests.stop_all(StopReason::ShuttingDown);
-    service.deployments().all().iter().for_each(|deployment| deployment.queue().prune());
+    stop(service);
     let _ = tokio::time::timeout(GRACE, requests.idle()).await;
     Ended::Stopped(stopped)
+}
+
+/// Stops every edit.
+fn stop(service: &Service) {
+    service.requests().stop_all(StopReason::ShuttingDown);
+    service.deployments().all().iter().for_each(|deployment| deployment.queue().prune());
 }
 
 #[cfg(test)]

@@ -172,8 +172,9 @@ impl Deployment {
         self.editor().map(drop)
     }
 
-    /// Ends the workers once nothing waits.
+    /// Lets go of the model; the workers end once nothing waits, and what they have of it with them.
     pub fn close(&self) {
+        self.enter(State::Unloaded);
         self.queue.close();
     }
 
@@ -182,8 +183,7 @@ impl Deployment {
     pub(crate) fn retire(self: Arc<Self>) -> impl Future<Output = ()> + Send {
         let retiring = tokio::spawn(async move {
             self.leases.closed().await;
-            self.enter(State::Unloaded);
-            self.queue.close();
+            self.close();
             self.ended().await;
         });
         async move {

@@ -144,7 +144,7 @@ impl Deployments {
         self.0.loader.release();
     }
 
-    /// Ends all workers once nothing waits.
+    /// Lets go of all models; the workers end once nothing waits.
     pub fn close(&self) {
         self.all().iter().for_each(|deployment| deployment.close());
     }

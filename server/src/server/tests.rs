@@ -3,11 +3,13 @@
 mod routes;
 
 use std::collections::BTreeMap;
+use std::sync::{Mutex, Weak};
 
 use smartedit_client::{
     Client, Code, DeploymentState, EditOptions, EditRequest, Error, Event, RetryPolicy, Stage,
 };
 use tokio::task::JoinHandle;
+use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
@@ -62,7 +64,7 @@ pub(crate) async fn start(editor: Arc<dyn Editor>, config: Config) -> Running {
 
 async fn run(server: Server) -> Running {
     let (address, shutdown) = (server.local_addr(), server.shutdown());
-    let service = server.service.clone();
+    let service = server.open.0.clone();
     let (requests, metrics) = (service.requests().clone(), service.metrics().clone());
     let serving = tokio::spawn(server.serve());
     let once = RetryPolicy { attempts: 1, ..RetryPolicy::default() };
@@ -270,10 +272,13 @@ const SERVING: i32 = tonic_health::pb::health_check_response::ServingStatus::Ser
 const NOT_SERVING: i32 = tonic_health::pb::health_check_response::ServingStatus::NotServing as i32;
 
 async fn health(running: &Running, service: &str) -> i32 {
-    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", running.address)).unwrap();
-    let mut client = HealthClient::new(channel.connect().await.unwrap());
     let request = HealthCheckRequest { service: service.to_owned() };
-    client.check(request).await.unwrap().into_inner().status
+    health_client(running).await.check(request).await.unwrap().into_inner().status
+}
+
+async fn health_client(running: &Running) -> HealthClient<Channel> {
+    let channel = Channel::from_shared(format!("http://{}", running.address)).unwrap();
+    HealthClient::new(channel.connect().await.unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -314,6 +319,64 @@ async fn edits_that_outlast_the_drain_are_stopped_and_counted() {
     ends_with_this_unit(&running, &leash).await;
     assert_eq!(code(working.await.unwrap()), Code::Unavailable);
     assert_eq!((&mut running.serving).await.unwrap().unwrap(), Ended::Stopped(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_dropped_lets_go_of_its_models() {
+    let (loader, model) = Given::new(Scripted::of(vec![steps(1)]));
+    let server = Server::bind_with(config(), loader).await.unwrap();
+    server.ready("").await.unwrap();
+    drop(server);
+    gone(&model).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_dropped_while_it_serves_stops_its_edits_and_lets_go_of_its_models() {
+    let (editor, leash) = Scripted::on_leash(vec![steps(100)]);
+    let (loader, model) = Given::new(editor);
+    let server = Server::bind_with(config(), loader).await.unwrap();
+    server.ready("").await.unwrap();
+    let running = run(server).await;
+    let working = begun(&running, &leash).await;
+    let waiting = running.client.edit_stream(request()).await.unwrap();
+    let watching = health_client(&running).await.watch(HealthCheckRequest::default()).await.unwrap();
+
+    running.serving.abort();
+    ends_with_this_unit(&running, &leash).await;
+    assert_eq!(code(working.await.unwrap()), Code::Unavailable);
+    assert_eq!(code(waiting.finish().await), Code::Unavailable);
+    drop(leash);
+    gone(&model).await;
+    drop(watching);
+}
+
+/// Hands its editor out, once.
+struct Given(Mutex<Option<Arc<dyn Editor>>>);
+
+impl Given {
+    /// With the editor, seen from afar.
+    fn new(editor: Arc<dyn Editor>) -> (Arc<Self>, Weak<dyn Editor>) {
+        let model = Arc::downgrade(&editor);
+        (Arc::new(Self(Mutex::new(Some(editor)))), model)
+    }
+}
+
+impl Loader for Given {
+    fn load(&self, _: &DeploymentConfig) -> Result<Arc<dyn Editor>, NotLoaded> {
+        let editor = self.0.lock().unwrap().take();
+        editor.ok_or_else(|| NotLoaded::internal(anyhow::anyhow!("given away")))
+    }
+}
+
+/// Waits until nobody holds a model. The time only ends a test that would hang.
+async fn gone(model: &Weak<dyn Editor>) {
+    let waiting = async {
+        while model.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    assert!(waited.is_ok(), "{} hold it", model.strong_count());
 }
 
 #[tokio::test(flavor = "multi_thread")]
