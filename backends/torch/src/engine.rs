@@ -37,7 +37,7 @@ impl TorchEngine {
             kind: kind(precision),
             threads: None,
             own_parameters: false,
-            packs: on_cpu && packed::is_available(precision),
+            packs: on_cpu && packed::pays(precision),
             attends: on_cpu && attention::is_available(precision),
             observer: None,
         }
@@ -60,6 +60,12 @@ impl TorchEngine {
     #[must_use]
     pub fn with_own_parameters(self) -> Self {
         Self { own_parameters: true, packs: false, attends: false, ..self }
+    }
+
+    /// Packs kernels though it may not pay.
+    #[cfg(test)]
+    pub(crate) fn with_packed_kernels(self) -> Self {
+        Self { packs: true, ..self }
     }
 
     /// Calls `observer` with the queries `[batch, heads, n, d]`, the keys `[batch, heads, m, d]` and the scale of every
@@ -118,7 +124,7 @@ impl Engine for TorchEngine {
             let copy = Tensor::f_from_data_size(view.bytes(), &sizes(view.shape()), kind_of(view.dtype()))?;
             let tensor = copy.f_to_device(self.device)?.f_to_kind(self.kind)?;
             match view.shape() {
-                kernel @ [_, _, _, _] if self.packs && packed::pays(kernel) => packed::pack(&tensor),
+                kernel @ [_, _, _, _] if self.packs && packed::keeps(kernel) => packed::pack(&tensor),
                 [_, _, _, _] => channels_last(&tensor),
                 _ => Ok(tensor),
             }

@@ -36,22 +36,10 @@ at::Tensor convolution(const at::Tensor &x, const at::Tensor &weight, const at::
 
 extern "C" {
 
-// Whether `smartedit_torch_convolution` can be called, with 16-bit operands if so asked.
-bool smartedit_torch_has_convolution(bool bf16) noexcept {
+// Whether `smartedit_torch_convolution` can be called.
+bool smartedit_torch_has_convolution() noexcept {
   try {
-    if (!find("mkldnn::_convolution_pointwise").has_value()) {
-      return false;
-    }
-    if (!bf16) {
-      return true;
-    }
-    const auto supported = find("mkldnn::_is_mkldnn_bf16_supported");
-    torch::jit::Stack stack;
-    if (!supported.has_value()) {
-      return false;
-    }
-    supported->callBoxed(stack);
-    return stack.at(0).toBool();
+    return find("mkldnn::_convolution_pointwise").has_value();
   } catch (...) {
     return false;
   }

@@ -2,9 +2,14 @@
 //!
 //! libtorch brings a kernel into that layout at every call: for the lower levels of a UNet, that takes as long as the
 //! convolution itself. A packed kernel is a tensor that nothing but [`conv2d`] takes. The result is the same, bit by bit.
+//!
+//! The layout is chosen before any picture is seen. Where oneDNN wants another for the picture at hand, it brings the packed
+//! kernel into that at every call, element by element: that takes some forty times as long as to make it from one that is not
+//! packed.
 
 #![allow(unsafe_code)]
 
+use std::env;
 use std::ffi::c_char;
 use std::ptr;
 
@@ -12,14 +17,17 @@ use smartedit_core::engine::Precision;
 use tch::{Kind, TchError, Tensor};
 use torch_sys::C_tensor;
 
+use crate::attention;
 use crate::foreign::made;
 
-/// Side of the pictures that the layout is chosen for. A kernel that needs another with other pictures is brought into
-/// that at every call.
+/// Side of the pictures that the layout is chosen for.
 const SIDE: i64 = 32;
 
+/// Variables that keep oneDNN from instructions which the processor has.
+const RESTRICTIONS: [&str; 2] = ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"];
+
 unsafe extern "C" {
-    fn smartedit_torch_has_convolution(bf16: bool) -> bool;
+    fn smartedit_torch_has_convolution() -> bool;
 
     fn smartedit_torch_convolution(
         x: *const C_tensor,
@@ -32,15 +40,39 @@ unsafe extern "C" {
     ) -> *mut C_tensor;
 }
 
-/// Whether this machine's processor and libtorch compute with packed kernels.
-pub(crate) fn is_available(precision: Precision) -> bool {
+/// Whether there are packed kernels in this libtorch.
+pub(crate) fn is_available() -> bool {
     // SAFETY: the function asks libtorch's dispatcher, which any thread may do at any time, and throws nothing.
-    precision != Precision::F16 && unsafe { smartedit_torch_has_convolution(precision == Precision::Bf16) }
+    unsafe { smartedit_torch_has_convolution() }
 }
 
-/// Whether to pack kernels of this shape. The layout of those of 1×1 depends on the size of the picture, and to bring one
-/// into another takes far longer than to make it anew.
-pub(crate) fn pays(shape: &[usize]) -> bool {
+/// Whether to pack kernels of more than 1×1 on this processor: where oneDNN lays them out alike for all pictures. With AVX-512
+/// it does, in `bf16` where there are instructions for it but no tiles; with AVX2 it does not. Others were not measured.
+pub(crate) fn pays(precision: Precision) -> bool {
+    let restricted = RESTRICTIONS.iter().any(|name| env::var_os(name).is_some());
+    let fixed = match precision {
+        Precision::F32 => has_avx512(),
+        Precision::Bf16 => has_avx512() && attention::is_available(precision),
+        Precision::F16 => false,
+    };
+    fixed && !restricted && is_available()
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_avx512() -> bool {
+    false
+}
+
+/// Whether a kernel of this shape can keep one layout. That of 1×1 depends on the size of the picture everywhere.
+pub(crate) fn keeps(shape: &[usize]) -> bool {
     shape[2..].iter().product::<usize>() > 1
 }
 
@@ -111,12 +143,12 @@ mod tests {
 
     #[test]
     fn packed_kernels_make_the_same_pictures() {
-        let available: Vec<_> = [Precision::F32, Precision::Bf16]
+        assert!(is_available() || cfg!(not(target_arch = "x86_64")));
+        // Also where they do not pay.
+        let precisions = [Precision::F32, Precision::Bf16]
             .into_iter()
-            .filter(|precision| is_available(*precision))
-            .collect();
-        assert!(available.contains(&Precision::F32) || cfg!(not(target_arch = "x86_64")));
-        for precision in available {
+            .filter(|precision| is_available() && (*precision == Precision::F32 || pays(*precision)));
+        for precision in precisions {
             for [batch, inputs, outputs, side, kernel, stride] in SIZES {
                 let place = tempfile::tempdir().unwrap();
                 let shape = [outputs, inputs, kernel, kernel];
@@ -129,8 +161,8 @@ mod tests {
                     let out = engine.conv2d(&x, &weight, None, stride, padding).unwrap();
                     (weight, engine.download(&out).unwrap())
                 };
-                let (packs, plain) =
-                    (TorchEngine::cpu(precision), TorchEngine::cpu(precision).with_own_parameters());
+                let plain = TorchEngine::cpu(precision).with_own_parameters();
+                let packs = TorchEngine::cpu(precision).with_packed_kernels();
                 let even = Padding::all(kernel / 2);
                 let uneven = Padding { top: 0, left: 0, bottom: 1, right: 1 };
                 for padding in [even, uneven] {
